@@ -1,0 +1,70 @@
+# The book: `make book` runs and renders it, `make test` says whether its results hold.
+#
+#   make run CHAPTER=01-why-energy PROFILE=full SEED=3 DEVICE=cuda PARAMS="n_seeds=10"
+#
+# Every target sets up .venv by itself; a second call starts at once.
+
+PROFILE ?=
+JOBS ?= 2
+CHAPTER ?=
+SEED ?=
+DEVICE ?=
+PARAMS ?=
+
+PY := .venv/bin/python
+EBM := $(PY) -m ebmbook
+CHOSEN := $(if $(CHAPTER),--chapter "$(CHAPTER)")
+SIZE := $(if $(PROFILE),--profile "$(PROFILE)")
+# nbval: a whole notebook stays in one worker; records are judged in the quick profile.
+NBVAL := -p no:cacheprovider -W default --nbval-lax --nbval-current-env --dist loadscope
+
+.PHONY: help book run check record html test nbval lint lock clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make book     run the chapters that changed (quick profile) and render them"
+	@echo "make test     unit tests, theorems, pipeline, and the committed records re-executed"
+	@echo "make html     render the committed records, nothing executed"
+	@echo "make run      run chapters: CHAPTER= PROFILE=quick|full SEED= DEVICE= PARAMS='name=value ...'"
+	@echo "make check    hold the last run of PROFILE against the ledger"
+	@echo "make record   make the committed notebooks anew: CHAPTER= PROFILE=quick|full"
+	@echo "make lint     ruff        make lock   pin the versions anew        make clean"
+
+.venv/ready: requirements.lock pyproject.toml tools/setup.sh
+	@tools/setup.sh
+
+book: .venv/ready
+	@$(EBM) run --profile quick --jobs $(JOBS)
+	@$(EBM) check --profile quick > /dev/null
+	@$(EBM) html --profile quick
+
+run: .venv/ready
+	@$(EBM) run $(SIZE) --jobs $(JOBS) $(CHOSEN) $(if $(SEED),--seed "$(SEED)") \
+	  $(if $(DEVICE),--device "$(DEVICE)") $(foreach p,$(PARAMS),--parameter "$(p)")
+
+check: .venv/ready
+	@$(EBM) check $(SIZE)
+
+record: .venv/ready
+	@$(EBM) record $(SIZE) --jobs $(JOBS) $(CHOSEN)
+
+html: .venv/ready
+	@$(EBM) html
+
+test: lint
+	@$(PY) -m pytest -q -n $(JOBS) tests
+	@$(MAKE) --no-print-directory nbval
+
+nbval: .venv/ready
+	@EBMREF_PROFILE=quick EBMREF_RESULTS="$(CURDIR)/_build/nbval" \
+	  $(PY) -m pytest -q $(NBVAL) -n $(JOBS) book/*.ipynb
+
+lint: .venv/ready
+	@$(PY) -m ruff check -q . && $(PY) -m ruff format -q --check .
+
+lock: .venv/ready
+	uv pip compile -q --universal --generate-hashes --extra book --extra test \
+	  --python-version 3.11 --custom-compile-command "make lock" -o requirements.lock pyproject.toml
+
+clean:
+	rm -rf _build results book/results

@@ -1,0 +1,174 @@
+"""The `{ledger}` directive: claims, verdicts and measured numbers, where the page asks.
+
+    ```{ledger} 01-why-energy      the claims of one chapter, each with its checks
+    ```{ledger} all                every claim of the report in one table, by chapter
+    ```{ledger} summary            how many claims have which verdict
+    ```{ledger} runs               which run of each chapter is shown
+
+Reads `claims.yml` and the results that the notebooks carry, so that a page can only show
+what the notebooks beside it measured. Leaves `_static/ledger.json` for machines.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import nbformat
+from docutils import nodes
+from docutils.parsers.rst import Directive
+from docutils.statemachine import StringList
+from sphinx.errors import ExtensionError
+
+from ebmref import claims
+
+BADGES = {
+    "open": "secondary",
+    "reproduced": "success",
+    "corrected": "primary",
+    "qualified": "warning",
+    "refuted": "danger",
+}
+
+
+def load(srcdir: str) -> tuple[list[claims.Judgement], dict[str, dict]]:
+    """Every judgement, and each chapter's results, of the book in `srcdir`."""
+    book = Path(srcdir) / "book"
+    try:
+        results = {}
+        for path in sorted(book.glob("*.ipynb")):
+            carried = nbformat.read(path, as_version=4).metadata.get("ebmref", {}).get("results")
+            results[path.stem] = claims.parse_results(json.dumps(carried), path.name)
+        measures = {chapter: result["measures"] for chapter, result in results.items()}
+        return claims.judge_all(claims.load_claims(book / "claims.yml"), measures), results
+    except claims.LedgerError as error:
+        raise ExtensionError(str(error)) from None
+
+
+def badge(judgement: claims.Judgement) -> str:
+    """The verdict that stands, as a coloured label; a broken one says so."""
+    if not judgement.holds:
+        return f"{{bdg-danger}}`open: {judgement.claim.verdict} not borne out`"
+    return f"{{bdg-{BADGES[judgement.verdict]}}}`{judgement.verdict}`"
+
+
+def item(text: str, first: bool = False) -> list[str]:
+    """One cell of a MyST list-table row."""
+    head, *rest = text.splitlines() or [""]
+    return [("* - " if first else "  - ") + head] + [f"    {line}" for line in rest]
+
+
+def table(header: list[str], widths: str, rows: list[list[str]]) -> list[str]:
+    """A MyST list-table."""
+    lines = ["````{list-table}", ":header-rows: 1", f":widths: {widths}", ":width: 100%", ""]
+    for row in [header, *rows]:
+        for i, text in enumerate(row):
+            lines += item(text, first=i == 0)
+    return [*lines, "````", ""]
+
+
+def chapter_lines(judgements: list[claims.Judgement], chapter: str) -> list[str]:
+    """The claims of one chapter, each with what was found and what it stands on."""
+    lines = []
+    for judgement in judgements:
+        claim = judgement.claim
+        if claim.chapter != chapter:
+            continue
+        lines += [
+            f"**{claim.id}** ({claim.where}) {badge(judgement)}",
+            f": {claim.says}",
+            "",
+        ]
+        if claim.finding:
+            lines += [f"  *Found:* {claim.finding}", ""]
+        for check, got, good in judgement.outcomes:
+            number = "not measured" if got is None else str(got)
+            mark = "holds" if good else "**FAILS**"
+            lines += [
+                f"  - `{check.measure}` = **{number}**; wanted {check}: {mark}. *{check.because}*"
+            ]
+        lines += [""]
+    return lines
+
+
+def all_lines(judgements: list[claims.Judgement], chapters: set[str]) -> list[str]:
+    """Every claim in one table; those of an executed chapter lead to it."""
+    rows = []
+    for judgement in judgements:
+        claim = judgement.claim
+        home = f"[](/book/{claim.chapter}.ipynb)" if claim.chapter in chapters else claim.chapter
+        numbers = "; ".join(
+            f"{'**fails** ' if not good else ''}{'not measured' if got is None else got}"
+            for _, got, good in judgement.outcomes
+        )
+        says = claim.says + (f" *Found:* {claim.finding}" if claim.finding else "")
+        rows.append([f"{claim.id}\n\n{badge(judgement)}", f"{says}\n\n{home}", numbers or "–"])
+    return table(["Claim", "The report says", "Measured"], "22 56 22", rows)
+
+
+def summary_lines(judgements: list[claims.Judgement]) -> list[str]:
+    """How many claims have which verdict."""
+    count = Counter(judgement.verdict for judgement in judgements)
+    parts = [
+        f"{{bdg-{colour}}}`{count[verdict]} {verdict}`"
+        for verdict, colour in BADGES.items()
+        if count[verdict]
+    ]
+    broken = sum(not judgement.holds for judgement in judgements)
+    tail = f" **{broken} declared verdicts are not borne out by this run.**" if broken else ""
+    return [f"{len(judgements)} claims: {' '.join(parts)}{tail}"]
+
+
+def run_lines(results: dict[str, dict]) -> list[str]:
+    """Which run of each chapter the pages show."""
+    rows = [
+        [
+            f"[](/book/{chapter}.ipynb)",
+            result["profile"],
+            str(result["seed"]),
+            result.get("device", "?"),
+            ", ".join(f"{name} {got}" for name, got in result.get("versions", {}).items()),
+        ]
+        for chapter, result in results.items()
+    ]
+    return table(["Chapter", "Profile", "Seed", "Device", "Versions"], "30 12 10 20 28", rows)
+
+
+class Ledger(Directive):
+    """Renders one view of the ledger."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        env = self.state.document.settings.env
+        judgements, results = load(env.srcdir)
+        for path in ("claims.yml", *(f"{chapter}.ipynb" for chapter in results)):
+            env.note_dependency(f"book/{path}")
+        view = self.arguments[0]
+        if view == "all":
+            lines = all_lines(judgements, set(results))
+        elif view == "summary":
+            lines = summary_lines(judgements)
+        elif view == "runs":
+            lines = run_lines(results)
+        elif any(judgement.claim.chapter == view for judgement in judgements):
+            lines = chapter_lines(judgements, view)
+        else:
+            raise self.error(f"ledger: {view!r} is no chapter of claims.yml, nor a view")
+        node = nodes.container(classes=["ledger"])
+        self.state.nested_parse(StringList(lines, "claims.yml"), self.content_offset, node)
+        return [node]
+
+
+def leave_json(app, exception) -> None:
+    """Write the whole ledger beside the pages, for machines."""
+    if exception is None and app.builder.format == "html":
+        judgements, _ = load(app.srcdir)
+        text = json.dumps([judgement.as_dict() for judgement in judgements], indent=1) + "\n"
+        claims.write_atomic(Path(app.outdir) / "_static" / "ledger.json", text)
+
+
+def setup(app):
+    """Register with Sphinx."""
+    app.add_directive("ledger", Ledger)
+    app.connect("build-finished", leave_json)
+    return {"version": "1", "parallel_read_safe": True}

@@ -1,0 +1,4 @@
+"""The book's tool chain: text sources to executed notebooks, records, ledger and HTML.
+
+Run as `python -m ebmbook`; the Makefile has the everyday commands.
+"""

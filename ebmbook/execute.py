@@ -1,0 +1,59 @@
+"""Execute one notebook in this process: the child end of `ebmbook.runner`.
+
+Prints a line of JSON per finished cell, and one for the error that ended it.
+"""
+
+import json
+import os
+import signal
+import sys
+
+import papermill
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
+
+def last_line(text: str) -> str:
+    """The last line that says something."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""
+
+
+def report(**message) -> None:
+    """Tell the parent."""
+    print(json.dumps(message), flush=True)
+
+
+def main(path: str, cwd: str, parameters: str) -> int:
+    """Run the notebook at `path` in place, with the folder `cwd` as its own."""
+    # A polite kill must end the kernel as well: let it unwind like an interrupt.
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    try:
+        papermill.execute_notebook(
+            path,
+            path,
+            parameters=json.loads(parameters),
+            kernel_name="python3",
+            cwd=cwd,
+            progress_bar=False,
+            record_timing=False,
+            on_cell_executed=lambda cell, cell_index, execute_reply: report(cell=cell_index),
+        )
+    except papermill.PapermillExecutionError as error:
+        what = last_line(f"{error.ename}: {error.evalue}".replace("\n", " "))
+        report(error=f"cell {error.cell_index + 1} raised {what}")
+        return 1
+    except CellTimeoutError as error:
+        report(error=f"a cell ran out of time: {last_line(str(error))}")
+        return 1
+    except DeadKernelError:
+        report(error="the kernel died (out of memory?)")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    # The kernel must not print its own paths or warnings into the record.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,132 @@
+"""Render the book: stage sources and notebooks, build strictly, check every link."""
+
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag
+
+from ebmbook import notebooks
+from ebmbook.notebooks import BOOK, ROOT, BookError
+
+SITE = ROOT / "_build" / "site"
+HTML = ROOT / "_build" / "html"
+
+
+def stage(name: str, notebook_folder: Path) -> Path:
+    """Lay the book out in `_build/site/<name>` with the notebooks of one folder.
+
+    Unchanged files keep their times, so that a second build renders only what changed.
+    """
+    target = SITE / name
+    wanted = {
+        Path("_config.yml"): ROOT / "_config.yml",
+        Path("_toc.yml"): ROOT / "_toc.yml",
+    }
+    for path in BOOK.rglob("*"):
+        inside = path.relative_to(BOOK)
+        is_page = path.suffix == ".md" and path.stem in notebooks.chapters()
+        if path.is_file() and path.suffix != ".ipynb" and not is_page:
+            hidden = any(part.startswith(".") or part == "__pycache__" for part in inside.parts)
+            if not hidden and inside.parts[0] != "results":
+                wanted[Path("book") / inside] = path
+    for chapter in notebooks.chapters():
+        wanted[Path("book") / f"{chapter}.ipynb"] = notebook_folder / f"{chapter}.ipynb"
+    for inside, path in wanted.items():
+        copy = target / inside
+        if not path.is_file():
+            raise BookError(f"{path.name}: not there to be rendered; make run makes it")
+        if not copy.is_file() or copy.read_bytes() != path.read_bytes():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    for copy in target.rglob("*"):
+        inside = copy.relative_to(target)
+        if copy.is_file() and inside.parts[0] != "_build" and inside not in wanted:
+            copy.unlink()
+    return target
+
+
+def build(name: str, notebook_folder: Path) -> Path:
+    """Render the book to `_build/html`, warnings being errors; returns its first page.
+
+    Raises:
+        BookError: the build warned, or a link leads nowhere.
+    """
+    source = stage(name, notebook_folder)
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", "-W", "-n", "--keep-going"]
+    log = source.with_suffix(".log")
+    with log.open("w") as file:
+        status = subprocess.run(
+            [*command, source], stdout=file, stderr=subprocess.STDOUT
+        ).returncode
+    if status:
+        # The next build must meet the same warnings again, so nothing half-read is kept.
+        shutil.rmtree(source / "_build", ignore_errors=True)
+        told = re.findall(r"^.*(?:WARNING|ERROR|Error).*$", log.read_text(), flags=re.MULTILINE)
+        for line in told[:20]:
+            print(line, file=sys.stderr)
+        raise BookError(f"the HTML build failed; the whole log: {log.relative_to(ROOT)}")
+    built = source / "_build" / "html"
+    if broken := broken_links(built):
+        for line in broken[:20]:
+            print(line, file=sys.stderr)
+        raise BookError(f"{len(broken)} links of the HTML lead nowhere")
+    fresh, old = HTML.with_name(".html.new"), HTML.with_name(".html.old")
+    for folder in (fresh, old):
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(built, fresh)
+    if HTML.exists():
+        HTML.rename(old)
+    fresh.rename(HTML)
+    shutil.rmtree(old, ignore_errors=True)
+    return HTML / "index.html"
+
+
+class _Links(HTMLParser):
+    """The anchors a page defines, the links it makes and what it loads by itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.anchors: set[str] = set()
+        self.links: list[str] = []
+        self.loads: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        for key in ("id", "name"):
+            if given.get(key):
+                self.anchors.add(given[key])
+        if tag == "a" and given.get("href"):
+            self.links.append(given["href"])
+        elif tag == "link" and given.get("rel") in ("stylesheet", "preload", "icon"):
+            self.loads.append(given["href"])
+        elif given.get("src"):
+            self.loads.append(given["src"])
+
+
+def broken_links(html: Path) -> list[str]:
+    """Internal links and anchors that lead nowhere, and anything loaded from the network."""
+    pages = {}
+    for path in sorted(html.rglob("*.html")):
+        if "_static" not in path.relative_to(html).parts:
+            pages[path.resolve()] = page = _Links()
+            page.feed(path.read_text(encoding="utf-8"))
+    broken = []
+    for path, page in pages.items():
+        where = path.relative_to(html.resolve())
+        for link in page.loads:
+            if re.match(r"(https?:)?//", link):
+                broken.append(f"{where}: loads {link} from the network")
+        for link in page.links + page.loads:
+            if re.match(r"[a-z][a-z+.-]*:|//", link, flags=re.IGNORECASE):
+                continue
+            file, anchor = urldefrag(link)
+            file = unquote(file.split("?")[0])
+            target = (path.parent / file).resolve() if file else path
+            if not target.exists():
+                broken.append(f"{where}: {link}: no such file")
+            elif anchor and target in pages and unquote(anchor) not in pages[target].anchors:
+                broken.append(f"{where}: {link}: no such place on the page")
+    return broken

@@ -1,0 +1,106 @@
+"""One look for every figure: readable on white and on black, one colour a role.
+
+Backgrounds are transparent and ink is a mid grey, so a page may be light or dark. The
+role colours are of the Okabe-Ito palette, told apart by colour-blind readers as well.
+"""
+
+import io
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+DATA = "#0072b2"  # what was observed
+MODEL = "#d55e00"  # what a model answers or draws
+ENERGY = "#009e73"  # the energy itself
+SAMPLER = "#cc79a7"  # paths and draws of an inference or a sampler
+BASELINE = "#e69f00"  # what the model is compared with
+INK = "#7f7f7f"  # axes, labels, guides
+
+# Low energy is likely, so low is the saturated end of the map.
+ENERGY_MAP = "viridis_r"
+
+STYLE = {
+    "figure.figsize": (7.0, 3.2),
+    "figure.dpi": 100,
+    "figure.facecolor": "none",
+    "figure.constrained_layout.use": True,
+    "axes.facecolor": "none",
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 10,
+    "axes.labelsize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": mpl.cycler(color=[DATA, MODEL, ENERGY, SAMPLER, BASELINE, "#56b4e9"]),
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "text.color": INK,
+    "grid.color": INK,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+    "image.cmap": ENERGY_MAP,
+    "savefig.facecolor": "none",
+    # The same figure gives the same bytes.
+    "svg.hashsalt": "ebmref",
+}
+
+
+def use_style() -> None:
+    """Make the book's style the default of this process."""
+    mpl.rcParams.update(STYLE)
+
+
+def figure_bytes(fig: Figure, kind: str = "svg") -> bytes:
+    """The figure as SVG or PNG bytes, the same for the same figure.
+
+    Raises:
+        ValueError: `kind` is neither "svg" nor "png".
+    """
+    if kind not in ("svg", "png"):
+        raise ValueError(f"kind must be 'svg' (lines) or 'png' (images); got {kind!r}")
+    stamp = {"Date": None} if kind == "svg" else {"Software": None}
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format=kind, metadata=stamp, dpi=140)
+    return buffer.getvalue()
+
+
+def show(fig: Figure, kind: str = "svg") -> None:
+    """Display a figure once, as SVG (lines) or PNG (images), and close it.
+
+    Alt text and caption stand in the chapter's source, in the cell's `mystnb` metadata.
+    """
+    from IPython.display import SVG, Image, display
+
+    data = figure_bytes(fig, kind)
+    plt.close(fig)
+    display(SVG(data) if kind == "svg" else Image(data))
+
+
+def image_grid(
+    images, n_columns: int, titles=None, size: float = 1.0, vmin=0.0, vmax=1.0
+) -> Figure:
+    """A grid of grey images, dark ink on light paper.
+
+    Args:
+        images: `(n, height, width)`, values of `[vmin, vmax]`.
+        n_columns: images a row.
+        titles: one string an image, or None.
+        size: inches a side of one image.
+    """
+    n_rows = -(-len(images) // n_columns)
+    fig, axes = plt.subplots(
+        n_rows, n_columns, figsize=(n_columns * size, n_rows * (size + 0.25)), squeeze=False
+    )
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for i, (ax, image) in enumerate(zip(axes.flat, images, strict=False)):
+        ax.imshow(image, cmap="gray_r", vmin=vmin, vmax=vmax, interpolation="nearest")
+        if titles is not None:
+            ax.set_title(titles[i], fontsize=8)
+    return fig

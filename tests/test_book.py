@@ -1,0 +1,96 @@
+"""The real book: every record is of its source, every claim of the report is in the ledger."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ebmbook import notebooks, records
+from ebmref import claims
+
+ROOT = Path(__file__).resolve().parents[1]
+CHAPTERS = notebooks.chapters()
+CLAIMS = claims.load_claims(ROOT / "book" / "claims.yml")
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_record_is_of_its_source(chapter):
+    """Edited source, stale verdicts, an unexecuted or swollen record: each names the command."""
+    assert records.faults(chapter) == []
+
+
+def test_every_text_notebook_is_in_the_table_of_contents():
+    """A chapter nobody lists would be neither run nor judged."""
+    sources = [path for path in (ROOT / "book").glob("*.md") if "kernelspec:" in path.read_text()]
+    assert sorted(path.stem for path in sources) == sorted(CHAPTERS)
+
+
+def test_every_numbered_thing_of_the_report_is_claimed():
+    """Equations 1 to 21, figures 1 to 8, theorems 1 and 2, definition 1, and the systems."""
+    numbered = {f"eq-{i}" for i in range(1, 22)} | {f"fig-{i}" for i in range(1, 9)}
+    systems = "ebm-inference concept-learning free-energy gan mh-gan travelgan cyclegan".split()
+    systems += "rejection importance metropolis gebm ddls".split()
+    wanted = numbered | {"thm-1", "thm-2", "def-1"} | {f"sys-{name}" for name in systems}
+    assert wanted - {claim.id for claim in CLAIMS} == set()
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+class TestChapter:
+    """What a reader and a machine may rely on in each source."""
+
+    def test_parameters(self, chapter):
+        """Profile, seed and device can be set from outside."""
+        assert {"profile", "seed", "device"} <= set(notebooks.parameters(chapter))
+
+    def test_figures_have_captions_and_alt_text(self, chapter):
+        for cell in notebooks.draft(chapter).cells:
+            if "plots.show(" in cell.source:
+                texts = cell.metadata["mystnb"]
+                assert len(texts["figure"]["caption"]) > 40, cell.source
+                assert len(texts["image"]["alt"]) > 40, cell.source
+
+    def test_code_fits_the_page(self, chapter):
+        """Beyond 76 characters a reader has to scroll sideways."""
+        lines = [
+            line
+            for cell in notebooks.draft(chapter).cells
+            if cell.cell_type == "code"
+            for line in cell.source.splitlines()
+        ]
+        assert [line for line in lines if len(line) > 76] == []
+
+    def test_verdict_lines_are_compared(self, chapter):
+        """The last code cell prints the verdicts under nbval's eye."""
+        last = [cell for cell in notebooks.draft(chapter).cells if cell.cell_type == "code"][-1]
+        assert last.source.strip() == "ledger.verdicts()"
+        assert "nbval-check-output" in last.metadata["tags"]
+
+    def test_every_settled_claim_stands_on_numbers_of_the_record(self, chapter):
+        record = notebooks.read(notebooks.record_path(chapter))
+        measures = notebooks.results_of(record, chapter)["measures"]
+        judged = [claims.judge(claim, measures) for claim in CLAIMS if claim.chapter == chapter]
+        assert [got.line() for got in judged if not got.holds] == []
+
+    def test_glued_numbers_were_measured(self, chapter):
+        """A typed name that nobody measured would render as an error or, worse, not at all."""
+        record = notebooks.read(notebooks.record_path(chapter))
+        measured = notebooks.results_of(record, chapter)["measures"]
+        text = notebooks.source_path(chapter).read_text()
+        assert set(re.findall(r"\{glue:text\}`([^`]+)`", text)) - set(measured) == set()
+
+
+def test_citations_are_in_the_bibliography():
+    """Every key cited in a page has an entry, and every entry is cited."""
+    entries = set(re.findall(r"^@\w+\{([^,]+),", (ROOT / "book/references.bib").read_text(), re.M))
+    text = "".join(path.read_text() for path in (ROOT / "book").glob("*.md"))
+    cited = {key.strip() for keys in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text)
+             for key in keys.split(",")}  # fmt: skip
+    assert cited == entries
+
+
+def test_claims_of_the_ledger_have_known_homes():
+    """A claim's chapter is one of the plan, so that none is filed under a misspelt name."""
+    plan = yaml.safe_load((ROOT / "book" / "claims.yml").read_text())
+    assert all(re.fullmatch(r"\d\d-[a-z-]+", chapter) for chapter in plan)
+    assert set(CHAPTERS) <= set(plan)

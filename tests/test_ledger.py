@@ -1,0 +1,195 @@
+"""The ledger: measures, thresholds and claims mean what they say, and bad ones are refused."""
+
+import json
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ebmref import claims, ledger
+from ebmref.claims import Check, LedgerError, Measure
+
+CLAIM = """\
+01-x:
+  - id: eq-1
+    where: "1"
+    says: It holds.
+    verdict: reproduced
+    finding: It does.
+    checks:
+      - measure: x/a
+        at_most: 1
+        because: a bound
+"""
+FINITE = st.floats(-1e6, 1e6)
+
+
+@pytest.fixture
+def chapter(tmp_path, monkeypatch):
+    """An open chapter whose results and claims lie in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EBMREF_RESULTS", str(tmp_path / "results"))
+    (tmp_path / "claims.yml").write_text(CLAIM)
+    monkeypatch.setenv("EBMREF_CLAIMS", str(tmp_path / "claims.yml"))
+    ledger.start("01-x", "quick", seed=0, device="cpu")
+    return tmp_path
+
+
+def test_values_become_mean_and_standard_error(chapter):
+    """By hand: 1, 2, 3, 6 has mean 3, variance 14/3, standard error sqrt(14/12)."""
+    got = ledger.measure("x/a", values=torch.tensor([1.0, 2.0, 3.0, 6.0]))
+    assert (got.value, got.n) == (3.0, 4)
+    assert got.se == pytest.approx(math.sqrt(14 / 12), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "measure, text",
+    [
+        (Measure(0.44567, 0.0023), "0.4457 ± 0.0023"),
+        (Measure(0.44567, 0.23), "0.45 ± 0.23"),
+        (Measure(12345.6, 120.0), "12346 ± 120"),
+        (Measure(5.0), "5"),
+        (Measure(0.000123456), "0.0001235"),
+        (Measure(2.0, 0.0), "2"),
+        (Measure(3.25, None, None, "nats"), "3.25 nats"),
+    ],
+)
+def test_numbers_are_shown_to_the_digits_they_have(measure, text):
+    """Two digits of the standard error decide how many of the value are shown."""
+    assert str(measure) == text
+
+
+@pytest.mark.parametrize(
+    "call, word",
+    [
+        (lambda: ledger.measure("no-topic", 1.0), "topic/quantity"),
+        (lambda: ledger.measure("x/a", float("nan")), "finite"),
+        (lambda: ledger.measure("x/a", 1.0, se=-1.0), "se >= 0"),
+        (lambda: ledger.measure("x/a", 1.0, se=float("inf")), "finite"),
+        (lambda: ledger.measure("x/a"), "one of them"),
+        (lambda: ledger.measure("x/a", 1.0, values=[1.0, 2.0]), "one of them"),
+        (lambda: ledger.measure("x/a", values=[1.0]), "two or more"),
+        (lambda: (ledger.measure("x/a", 1.0), ledger.measure("x/a", 1.0)), "already"),
+    ],
+)
+def test_bad_measures_are_refused(chapter, call, word):
+    with pytest.raises(LedgerError, match=word):
+        call()
+
+
+def test_results_are_written_at_the_end_and_whole(chapter, capsys):
+    """No file before the verdicts; then one that reads back as what was measured."""
+    ledger.measure("x/a", 0.5, se=0.1)
+    path = chapter / "results" / "01-x.json"
+    assert not path.exists()
+    ledger.verdicts()
+    assert capsys.readouterr().out == "eq-1: reproduced (1 checks hold)\n"
+    results = claims.parse_results(path.read_text(), path.name)
+    assert results["measures"] == {"x/a": Measure(0.5, 0.1)}
+    assert [entry.name for entry in path.parent.iterdir()] == ["01-x.json"]
+
+
+def test_a_failed_check_prints_open_with_number_and_threshold(chapter, capsys):
+    ledger.measure("x/a", 1.5)
+    ledger.verdicts()
+    line = capsys.readouterr().out
+    assert line == "eq-1: OPEN, claims.yml says reproduced: x/a is 1.5, wanted at most 1\n"
+
+
+def test_an_unmeasured_check_does_not_hold(chapter, capsys):
+    """A claim cannot stand on a number nobody measured."""
+    ledger.verdicts()
+    assert "x/a is not measured" in capsys.readouterr().out
+
+
+def test_writing_is_whole_or_not_at_all(tmp_path):
+    """A failed write leaves the old file and no other."""
+    path = tmp_path / "a.json"
+    claims.write_atomic(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        claims.write_atomic(path, "new \udc80")
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
+
+
+@given(FINITE, FINITE)
+def test_at_most_and_at_least_split_the_line(value, threshold):
+    """Exactly one of them holds, both where the numbers meet."""
+    most = Check("x/a", "at_most", threshold, "").holds(Measure(value))
+    least = Check("x/a", "at_least", threshold, "").holds(Measure(value))
+    assert (most and least) == (value == threshold)
+    assert most or least
+
+
+@given(FINITE, FINITE, st.floats(0, 100), st.floats(0, 10))
+def test_equals_by_tolerance_and_by_standard_errors_agree(value, threshold, se, sigmas):
+    """k standard errors is the tolerance k * se; a number without one has no slack."""
+    by_sigmas = Check("x/a", "equals", threshold, "", sigmas=sigmas)
+    by_tolerance = Check("x/a", "equals", threshold, "", tolerance=sigmas * se)
+    assert by_sigmas.holds(Measure(value, se)) == by_tolerance.holds(Measure(value))
+    assert by_sigmas.holds(Measure(value)) == (value == threshold)
+
+
+@pytest.mark.parametrize(
+    "old, new, words",
+    [
+        ("reproduced", "wonderful", ["eq-1", "unknown verdict 'wonderful'", "refuted"]),
+        ("eq-1", "equation-1", ["equation-1", "id must"]),
+        ("    says: It holds.\n", "", ["eq-1", "'says' is missing"]),
+        ("says: It holds.", "says: 7", ["eq-1", "'says' must be str"]),
+        ("    finding: It does.\n", "", ["eq-1", "finding"]),
+        ("finding", "findings", ["eq-1", "unknown field 'findings'"]),
+        ("measure: x/a\n        ", "", ["eq-1", "a check without measure"]),
+        ("at_most: 1", "about: 1", ["eq-1", "x/a", "unknown field 'about'"]),
+        ("at_most: 1", "at_most: one", ["eq-1", "x/a", "must be float"]),
+        ("at_most: 1", "at_most: true", ["eq-1", "x/a", "must be float"]),
+        ("at_most: 1", "equals: 1", ["eq-1", "tolerance"]),
+        ("at_most: 1", "at_most: 1\n        tolerance: 2", ["eq-1", "tolerance"]),
+        ("at_most: 1", "at_most: 1\n        at_least: 0", ["eq-1", "exactly one"]),
+        ("        because: a bound\n", "", ["eq-1", "because"]),
+        ("01-x:", "01-x: [", ["cannot be read"]),
+        ("01-x:\n", "", ["expected chapters"]),
+    ],
+)
+def test_bad_claims_are_refused_by_name(tmp_path, old, new, words):
+    """Each error is one line with the file, the claim and the fault."""
+    assert old in CLAIM
+    path = tmp_path / "claims.yml"
+    path.write_text(CLAIM.replace(old, new, 1))
+    with pytest.raises(LedgerError) as caught:
+        claims.load_claims(path)
+    text = str(caught.value)
+    assert "\n" not in text
+    for word in ["claims.yml", *words]:
+        assert word in text
+
+
+def test_duplicate_ids_are_refused(tmp_path):
+    path = tmp_path / "claims.yml"
+    path.write_text(CLAIM + CLAIM.replace("01-x", "02-y"))
+    with pytest.raises(LedgerError, match="eq-1: this id stands twice"):
+        claims.load_claims(path)
+
+
+def test_a_verdict_needs_a_check(tmp_path):
+    path = tmp_path / "claims.yml"
+    path.write_text(CLAIM[: CLAIM.index("    checks:")])
+    with pytest.raises(LedgerError, match="without a check"):
+        claims.load_claims(path)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"measures": {"a": {"worth": 1}}}'])
+def test_damaged_results_are_refused(text):
+    with pytest.raises(LedgerError, match=r"r\.json: not a results file"):
+        claims.parse_results(text, "r.json")
+
+
+def test_judgement_for_machines_is_json():
+    claim = claims.Claim("eq-1", "01-x", "1", "It holds.", "reproduced", "Yes.", (
+        Check("x/a", "at_most", 1.0, "a bound"),
+    ))  # fmt: skip
+    row = claims.judge(claim, {"x/a": Measure(2.0)}).as_dict()
+    assert (row["verdict"], row["declared"]) == ("open", "reproduced")
+    assert json.loads(json.dumps(row)) == row

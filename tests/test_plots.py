@@ -1,0 +1,57 @@
+"""Figures repeat byte for byte and can be read on black and on white."""
+
+import matplotlib.pyplot as plt
+import pytest
+from matplotlib.colors import to_rgb
+
+from ebmref import plots
+
+
+def contrast(colour: str, ground: str) -> float:
+    """WCAG contrast ratio of two colours."""
+
+    def luminance(name):
+        channels = [
+            c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(name)
+        ]
+        return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), channels, strict=True))
+
+    high, low = sorted((luminance(colour), luminance(ground)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("ground", ["#ffffff", "#14181e"])
+@pytest.mark.parametrize("role", ["DATA", "MODEL", "ENERGY", "SAMPLER", "BASELINE", "INK"])
+def test_colours_stand_out_on_both_themes(role, ground):
+    """At least 2:1 on the page's white and on the dark theme's ground; text has more."""
+    need = 3.9 if role == "INK" else 2.0
+    assert contrast(getattr(plots, role), ground) >= need
+
+
+@pytest.mark.parametrize("kind", ["svg", "png"])
+def test_same_figure_same_bytes(kind):
+    """A record made twice is the same record."""
+
+    def draw():
+        plots.use_style()
+        fig, ax = plt.subplots()
+        ax.plot([0, 1, 2], label="$x^2$")
+        ax.legend()
+        data = plots.figure_bytes(fig, kind)
+        plt.close(fig)
+        return data
+
+    assert draw() == draw()
+
+
+def test_unknown_kind_is_refused():
+    fig = plt.figure()
+    with pytest.raises(ValueError, match="kind must be"):
+        plots.figure_bytes(fig, "pdf")
+    plt.close(fig)
+
+
+def test_image_grid_shows_each_image_once():
+    fig = plots.image_grid([[[0.0, 1.0]]] * 5, n_columns=3, titles=list("abcde"))
+    assert [len(ax.images) for ax in fig.axes] == [1, 1, 1, 1, 1, 0]
+    plt.close(fig)

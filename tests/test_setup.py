@@ -1,0 +1,85 @@
+"""One source of versions: pyproject has the ranges, the lock the pins, everything else follows."""
+
+import importlib.metadata
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCK = (ROOT / "requirements.lock").read_text()
+
+
+def pins() -> list[Requirement]:
+    """The lock's lines without their hashes."""
+    lines = re.findall(r"^([a-z0-9][^\n\\]*==[^\n\\]*)", LOCK, flags=re.MULTILINE | re.IGNORECASE)
+    return [Requirement(line.strip()) for line in lines]
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def wanted() -> list[Requirement]:
+    extras = PROJECT["optional-dependencies"]
+    return [Requirement(text) for text in PROJECT["dependencies"] + extras["book"] + extras["test"]]
+
+
+@pytest.mark.parametrize("requirement", wanted(), ids=str)
+def test_the_lock_is_of_pyproject(requirement):
+    """Each range has its pin, inside the range; after an edit: make lock."""
+    found = [pin for pin in pins() if canonical(pin.name) == canonical(requirement.name)]
+    assert found, "make lock"
+    for pin in found:
+        (version,) = pin.specifier
+        assert requirement.specifier.contains(version.version), "make lock"
+
+
+def test_this_environment_is_the_lock():
+    """What runs the tests is what the lock names."""
+    for pin in pins():
+        if pin.marker is None or pin.marker.evaluate():
+            (version,) = pin.specifier
+            assert importlib.metadata.version(pin.name) == version.version, pin
+
+
+def test_every_pin_is_hashed_and_names_no_place():
+    """No download address, no path: only names, versions and hashes."""
+    for block in re.split(r"^(?=[a-z0-9][^\n]*==)", LOCK, flags=re.MULTILINE | re.IGNORECASE)[1:]:
+        assert "--hash=sha256:" in block, block.splitlines()[0]
+    assert re.search(r"://|index-url|find-links|@ ", LOCK) is None
+
+
+def test_conda_users_get_the_lock():
+    """environment.yml has no versions of its own but Python's, and that is pyproject's."""
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    assert conda == [f"python{PROJECT['requires-python']}", "pip"]
+    assert pip == {"pip": ["--require-hashes", "-r requirements.lock"]}
+
+
+def test_jupyter_book_is_one():
+    """2.x is another program: it reads neither _config.yml nor _toc.yml."""
+    assert importlib.metadata.version("jupyter-book").startswith("1.")
+
+
+def test_torch_and_torchvision_are_a_pair():
+    """A mismatched pair imports and then fails at its first compiled operator, which this runs."""
+    import torch
+    from torchvision.ops import nms
+
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 0.9], [2.0, 2.0, 3.0, 3.0]])
+    assert nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5).tolist() == [0, 2]
+
+
+def test_sources_name_no_machine():
+    """No absolute home or scratch paths in what is committed by hand."""
+    here = re.compile(r"/(?:home|root|tmp|Users)/\w")
+    for folder, pattern in [("ebmref", "*.py"), ("ebmbook", "*.py"), ("book", "*"), (".", "*.yml")]:
+        for path in (ROOT / folder).glob(pattern):
+            if path.is_file():
+                assert here.search(path.read_text(encoding="utf-8")) is None, path

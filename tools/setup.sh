@@ -1,0 +1,35 @@
+#!/bin/sh
+# Make .venv hold exactly requirements.lock plus this checkout of ebmref.
+# Needs Python >= 3.11; uses uv where it is, fetches it into the venv where it is not,
+# and falls back on the venv's own pip. Always from a fresh folder, so that an
+# interrupted or outdated installation is never taken for a whole one.
+set -eu
+
+is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+python=
+for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python}; do
+  if is_new_enough "$candidate"; then python=$candidate; break; fi
+done
+if [ -z "$python" ]; then
+  echo "setup: no Python >= 3.11 found (looked for: ${PYTHON:-python3, python3.11 ... python3.13}); name one with make PYTHON=..." >&2
+  exit 1
+fi
+
+rm -rf .venv
+if command -v uv >/dev/null 2>&1; then
+  uv venv --quiet --python "$("$python" -c 'import sys; print(sys.executable)')" .venv
+  install="uv pip install --quiet --python .venv/bin/python"
+else
+  "$python" -m venv .venv
+  if .venv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'; then
+    install=".venv/bin/python -m uv pip install --quiet --python .venv/bin/python"
+  else
+    install=".venv/bin/python -m pip install --quiet --disable-pip-version-check"
+  fi
+fi
+echo "setup: installing the pinned packages into .venv (first time only; a few minutes on a slow line)"
+$install --require-hashes -r requirements.lock
+# The build backend is one of the pinned packages: nothing unpinned is fetched for it.
+$install --no-deps --no-build-isolation -e .
+touch .venv/ready
