@@ -2,3 +2,5 @@
 
 Run as `python -m ebmbook`; the Makefile has the everyday commands.
 """
+
+INTERRUPTED = 130  # exit status of a command that was asked to end

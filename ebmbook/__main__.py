@@ -3,21 +3,25 @@
 import argparse
 import json
 import os
+import signal
 import sys
 
 import yaml
 
-from ebmbook import notebooks, records, site
+from ebmbook import INTERRUPTED, notebooks, records, site
 from ebmbook.notebooks import BOOK, ROOT, BookError
 from ebmbook.runner import Variant, run_chapters
-from ebmref import claims, profiles
+from ebmref import claims
+from ebmref.profiles import resolve_profile
 
 
 def _variant(args: argparse.Namespace) -> Variant:
     """The profile and parameters of the command line, checked."""
     if args.device:
-        os.environ["EBMREF_DEVICE"] = args.device
-        profiles.resolve_device(args.device)
+        # Only here: torch takes seconds to import.
+        from ebmref.runs import resolve_device
+
+        os.environ["EBMREF_DEVICE"] = str(resolve_device(args.device))
     parameters = {}
     for text in args.parameter:
         name, separator, value = text.partition("=")
@@ -26,7 +30,7 @@ def _variant(args: argparse.Namespace) -> Variant:
         parameters[name] = yaml.safe_load(value)
     if args.seed is not None:
         parameters["seed"] = args.seed
-    return Variant(profiles.resolve_profile(args.profile), parameters)
+    return Variant(resolve_profile(args.profile), parameters)
 
 
 def _chosen(args: argparse.Namespace) -> list[str]:
@@ -49,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
 def record(args: argparse.Namespace) -> int:
     """Run the chapters and install the runs as records."""
-    profile = profiles.resolve_profile(args.profile or "full")
+    profile = resolve_profile(args.profile or "full")
     records.make_records(_chosen(args), profile, args.jobs)
     return 0
 
@@ -59,14 +63,14 @@ def html(args: argparse.Namespace) -> int:
     if args.profile is None:
         page = site.build("record", BOOK)
     else:
-        page = site.build(args.profile, Variant(profiles.resolve_profile(args.profile)).folder)
+        page = site.build(args.profile, Variant(resolve_profile(args.profile)).folder)
     print(f"open {page.relative_to(ROOT)}")
     return 0
 
 
 def check(args: argparse.Namespace) -> int:
     """Hold a run against the ledger; 1 when a verdict is not borne out."""
-    folder = Variant(profiles.resolve_profile(args.profile)).folder
+    folder = Variant(resolve_profile(args.profile)).folder
     measures = {}
     for chapter in notebooks.chapters():
         path = folder / "results" / f"{chapter}.json"
@@ -104,6 +108,8 @@ def main() -> int:
                 "--parameter", action="append", default=[], metavar="NAME=VALUE",
                 help="any parameter of the chapter's parameters cell",
             )  # fmt: skip
+    # A polite kill is an interrupt: children end, nothing half-written stays.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     args = parser.parse_args()
     if getattr(args, "jobs", 1) < 1:
         parser.error("--jobs must be 1 or more")
@@ -114,7 +120,7 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         print("interrupted: nothing half-written is left", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import sys
 import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
+from ebmbook import INTERRUPTED
+
 
 def last_line(text: str) -> str:
     """The last line that says something."""
@@ -26,7 +28,7 @@ def report(**message) -> None:
 def main(path: str, cwd: str, parameters: str) -> int:
     """Run the notebook at `path` in place, with the folder `cwd` as its own."""
     # A polite kill must end the kernel as well: let it unwind like an interrupt.
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         papermill.execute_notebook(
             path,
@@ -49,7 +51,7 @@ def main(path: str, cwd: str, parameters: str) -> int:
         report(error="the kernel died (out of memory?)")
         return 1
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     return 0
 
 

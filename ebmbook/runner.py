@@ -5,7 +5,6 @@ put there by renaming once the chapter has finished. A chapter that fails leaves
 `NN-name.failed.ipynb`; an interrupted one leaves nothing.
 """
 
-import contextlib
 import json
 import os
 import subprocess
@@ -19,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ebmbook import notebooks
+from ebmbook import INTERRUPTED, notebooks
 from ebmbook.notebooks import BOOK, RUNS, BookError
 from ebmref import claims
 
@@ -46,6 +45,7 @@ def run_chapters(names: list[str], variant: Variant, jobs: int = 1) -> list[str]
     """
     stale = [name for name in names if not is_fresh(name, variant)]
     for name in names:
+        _failed_path(name, variant).unlink(missing_ok=True)
         if name not in stale:
             tqdm.write(f"{name}: unchanged, not run again", file=sys.stderr)
     children: list[subprocess.Popen] = []
@@ -84,6 +84,11 @@ def is_fresh(chapter: str, variant: Variant) -> bool:
     return key == notebooks.run_key(chapter, variant.profile, variant.parameters)
 
 
+def _failed_path(chapter: str, variant: Variant) -> Path:
+    """Where the notebook of a failed run is left to be looked at."""
+    return variant.folder / f"{chapter}.failed.ipynb"
+
+
 def run_chapter(
     chapter: str, variant: Variant, place: int, children: list[subprocess.Popen]
 ) -> None:
@@ -105,8 +110,8 @@ def run_chapter(
         draft = Path(work) / f"{chapter}.ipynb"
         notebooks.write(notebook, draft)
         error = _execute(draft, chapter, variant, place, len(notebook.cells), children)
-        failed = folder / f"{chapter}.failed.ipynb"
         if error:
+            failed = _failed_path(chapter, variant)
             os.replace(draft, failed)
             shown = os.path.relpath(failed)
             raise BookError(f"{chapter}: {error} (the notebook up to there: {shown})")
@@ -122,8 +127,6 @@ def run_chapter(
         }
         claims.write_atomic(folder / "results" / results.name, results.read_text())
         notebooks.write(executed, folder / draft.name)
-        with contextlib.suppress(FileNotFoundError):
-            failed.unlink()
     tqdm.write(f"{chapter}: {time.monotonic() - began:.0f} s", file=sys.stderr)
 
 
@@ -161,6 +164,8 @@ def _execute(
             if "cell" in message:
                 bar.update(message["cell"] + 1 - bar.n)
         status = child.wait()
+        if status == INTERRUPTED:
+            raise KeyboardInterrupt
         if status and not error:
             complaints.seek(0)
             said = [line.strip() for line in complaints if line.strip()]

@@ -20,7 +20,7 @@ import torch
 
 from ebmref import plots
 from ebmref.claims import LedgerError, Measure, find_claims, judge, load_claims, write_atomic
-from ebmref.profiles import Run, begin
+from ebmref.runs import Run, begin
 
 MEASURE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*/[a-z0-9][a-z0-9.+-]*")
 
@@ -43,7 +43,7 @@ def start(
 
     Args:
         chapter: file name of the chapter without its ending, "01-why-energy".
-        profile, seed, device: the chapter's parameters; see `ebmref.profiles.begin`.
+        profile, seed, device: the chapter's parameters; see `ebmref.runs.begin`.
 
     Raises:
         ValueError: unknown profile or device, bad seed.

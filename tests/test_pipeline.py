@@ -58,7 +58,7 @@ def test_only_what_changed_runs_again(book):
     assert ran() == {"02-two"}
     book.edit(book.root / "book/claims.yml", "claim-one\n", "claim-uno\n")
     assert ran() == {"01-one"}
-    with (book.root / "ebmref/profiles.py").open("a") as file:
+    with (book.root / "ebmref/runs.py").open("a") as file:
         file.write("# changed\n")
     assert ran() == {"01-one", "02-two"}
     assert ran() == set()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ebmref import profiles
+from ebmref import profiles, runs
 
 
 @pytest.fixture(autouse=True)
@@ -28,23 +28,23 @@ def test_unknown_profile_names_the_known(name):
 @pytest.mark.parametrize("name", ["abacus", "cuda:99", "cpu:x"])
 def test_unknown_or_absent_device_is_refused(name):
     with pytest.raises(ValueError, match="device must be one this machine has"):
-        profiles.resolve_device(name)
+        runs.resolve_device(name)
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, "3", True, None])
 def test_seed_is_a_whole_number(seed):
     with pytest.raises(ValueError, match="seed must be an integer >= 0"):
-        profiles.begin("01-x", "quick", seed, "cpu")
+        runs.begin("01-x", "quick", seed, "cpu")
 
 
 def test_pick_follows_the_profile():
-    assert profiles.begin("01-x", "quick", 0, "cpu").pick(quick=1, full=2) == 1
-    assert profiles.begin("01-x", "full", 0, "cpu").pick(quick=1, full=2) == 2
+    assert runs.begin("01-x", "quick", 0, "cpu").pick(quick=1, full=2) == 1
+    assert runs.begin("01-x", "full", 0, "cpu").pick(quick=1, full=2) == 2
 
 
 def test_streams_repeat_and_differ():
     """One seed and name give one stream; another seed or name gives another."""
-    run, other = (profiles.begin("01-x", "quick", seed, "cpu") for seed in (0, 1))
+    run, other = (runs.begin("01-x", "quick", seed, "cpu") for seed in (0, 1))
 
     def draw(run, stream):
         return torch.rand(4, generator=run.generator(stream))
