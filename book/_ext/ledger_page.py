@@ -1,7 +1,7 @@
 """The `{ledger}` directive: claims, verdicts and measured numbers, where the page asks.
 
     ```{ledger} 01-why-energy      the claims of one chapter, each with its checks
-    ```{ledger} all                every claim of the report in one table, by chapter
+    ```{ledger} all                every claim of the report, a table a chapter
     ```{ledger} summary            how many claims have which verdict
     ```{ledger} runs               which run of each chapter is shown
 
@@ -10,7 +10,7 @@ what the notebooks beside it measured. Leaves `_static/ledger.json` for machines
 """
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import nbformat
@@ -22,7 +22,7 @@ from sphinx.errors import ExtensionError
 from ebmref import claims
 
 BADGES = {
-    "open": "secondary",
+    "open": "muted",
     "reproduced": "success",
     "corrected": "primary",
     "qualified": "warning",
@@ -91,18 +91,24 @@ def chapter_lines(judgements: list[claims.Judgement], chapter: str) -> list[str]
 
 
 def all_lines(judgements: list[claims.Judgement], chapters: set[str]) -> list[str]:
-    """Every claim in one table; those of an executed chapter lead to it."""
-    rows = []
+    """Every claim, a table a chapter; the name of an executed chapter leads to it."""
+    rows = defaultdict(list)
     for judgement in judgements:
         claim = judgement.claim
-        home = f"[](/book/{claim.chapter}.ipynb)" if claim.chapter in chapters else claim.chapter
-        numbers = "; ".join(
-            f"{'**fails** ' if not good else ''}{'not measured' if got is None else got}"
-            for _, got, good in judgement.outcomes
-        )
-        says = claim.says + (f" *Found:* {claim.finding}" if claim.finding else "")
-        rows.append([f"{claim.id}\n\n{badge(judgement)}", f"{says}\n\n{home}", numbers or "–"])
-    return table(["Claim", "The report says", "Measured"], "22 56 22", rows)
+        told = [claim.says]
+        if claim.finding:
+            told.append(f"*Found:* {claim.finding}")
+        told += [
+            f"{check.measure}: **{got or 'not measured'}**{'' if good else ', fails'}"
+            for check, got, good in judgement.outcomes
+        ]
+        rows[claim.chapter].append([f"{claim.id}\n\n{badge(judgement)}", "\n\n".join(told)])
+    lines = []
+    for chapter, claimed in rows.items():
+        home = f"[](/book/{chapter}.ipynb)" if chapter in chapters else f"{chapter}, to come"
+        lines += [f"```{{rubric}} {home}", "```", ""]
+        lines += table(["Claim", "The report says"], "25 75", claimed)
+    return lines
 
 
 def summary_lines(judgements: list[claims.Judgement]) -> list[str]:
@@ -143,6 +149,8 @@ class Ledger(Directive):
         judgements, results = load(env.srcdir)
         for path in ("claims.yml", *(f"{chapter}.ipynb" for chapter in results)):
             env.note_dependency(f"book/{path}")
+        for code in (__file__, claims.__file__):
+            env.note_dependency(code)
         view = self.arguments[0]
         if view == "all":
             lines = all_lines(judgements, set(results))
