@@ -114,6 +114,7 @@ def main() -> int:
     if getattr(args, "jobs", 1) < 1:
         parser.error("--jobs must be 1 or more")
     try:
+        claims.load_claims(BOOK / "claims.yml")
         return args.function(args)
     except (BookError, ValueError) as error:
         print(error, file=sys.stderr)
