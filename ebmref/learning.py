@@ -8,6 +8,7 @@ Models that differ in seed and loss are trained in one pass: parameters and ener
 a leading dimension of models, and models never meet.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -121,7 +122,7 @@ def train(
     learning_rate: float = 3e-3,
     grid: Tensor | None = None,
 ) -> Iterator[Tensor]:
-    """Fit the parabola with Adam; yields the mean loss of each objective after each step.
+    """Fit the parabola with Adam; yields the loss of each model after each step.
 
     Args:
         model: maps `(x, y)` to energies, see `Implicit.forward`; its models are split evenly
@@ -137,28 +138,62 @@ def train(
     grid = (grid_of_answers() if grid is None else grid).to(device)
     cell = float(grid[1] - grid[0])
     data = 2 * torch.rand(n_data, generator=generator, device=device) - 1
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    for _ in range(n_steps):
+
+    def loss() -> Tensor:
         chosen = torch.randint(n_data, (batch,), generator=generator, device=device)
         x = data[chosen]
         right, energy = model(x, torch.cat([x.square(), grid]))
-        n_models = len(right)
-        if n_models % len(objectives):
+        if len(right) % len(objectives):
             raise ValueError(
-                f"objectives: {n_models} models cannot be split among {len(objectives)} of them"
+                f"objectives: {len(right)} models cannot be split among {len(objectives)} of them"
             )
         shape = (len(objectives), -1)
         right, energy = right.unflatten(0, shape), energy.unflatten(0, shape)
         distance = (x.square()[:, None] - grid).abs()
         values = [
-            loss(losses.answers_on_grid(energy[i], right[i], distance, radius, cell)).mean(-1)
-            for i, (loss, radius) in enumerate(objectives)
+            function(losses.answers_on_grid(energy[i], right[i], distance, radius, cell)).mean(-1)
+            for i, (function, radius) in enumerate(objectives)
         ]
+        return torch.stack(values).flatten()
+
+    return fit(model, loss, n_steps, learning_rate)
+
+
+def fit(
+    model: nn.Module,
+    loss: Callable[[], Tensor],
+    n_steps: int,
+    learning_rate: float,
+    *,
+    anneal: bool = False,
+) -> Iterator[Tensor]:
+    """Adam on many models at once; yields each model's loss after each step.
+
+    Args:
+        model: what is trained.
+        loss: draws a batch and gives `(n_models,)`, the loss of each model. Their sum is
+            descended, so each model gets the gradient of its own loss alone.
+        n_steps, learning_rate: of Adam.
+        anneal: let the learning rate fall to zero along a cosine, so that the noise of the
+            batches averages out.
+
+    Raises:
+        ValueError: a step count or rate that is not positive; a loss that is not finite.
+    """
+    if n_steps < 1 or not learning_rate > 0:
+        raise ValueError(f"n_steps, learning_rate: expected > 0; got {n_steps}, {learning_rate}")
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    for step in range(n_steps):
+        if anneal:
+            rate = learning_rate * (1 + math.cos(math.pi * step / n_steps)) / 2
+            optimizer.param_groups[0]["lr"] = rate
+        values = loss()
+        if not values.isfinite().all():
+            raise ValueError(f"loss: not finite at step {step}; a smaller learning_rate may help")
         optimizer.zero_grad()
-        # A sum over models: each gets the gradient of its own loss alone.
-        torch.stack(values).sum().backward()
+        values.sum().backward()
         optimizer.step()
-        yield torch.stack(values).detach().mean(-1)
+        yield values.detach()
 
 
 @torch.no_grad()

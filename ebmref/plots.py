@@ -17,8 +17,8 @@ SAMPLER = "#cc79a7"  # paths and draws of an inference or a sampler
 BASELINE = "#e69f00"  # what the model is compared with
 INK = "#7f7f7f"  # axes, labels, guides
 
-# Low energy is likely, so low is the saturated end of the map.
-ENERGY_MAP = "viridis_r"
+# Low energy is the dark end: wells look deep.
+ENERGY_MAP = "viridis"
 
 STYLE = {
     "figure.figsize": (7.0, 3.2),
@@ -66,7 +66,7 @@ def figure_bytes(fig: Figure, kind: str = "svg") -> bytes:
         raise ValueError(f"kind must be 'svg' (lines) or 'png' (images); got {kind!r}")
     stamp = {"Date": None} if kind == "svg" else {"Software": None}
     buffer = io.BytesIO()
-    fig.savefig(buffer, format=kind, metadata=stamp, dpi=140)
+    fig.savefig(buffer, format=kind, metadata=stamp, dpi=120)
     return buffer.getvalue()
 
 
