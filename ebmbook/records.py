@@ -1,5 +1,6 @@
 """Records: the committed, executed notebooks, and what keeps them honest."""
 
+import base64
 import sys
 
 from nbformat import NotebookNode
@@ -11,6 +12,7 @@ from ebmref import claims
 
 # A clone carries every record: figures stay few and small.
 MAX_BYTES = 600_000
+COVER = BOOK / "_static" / "cover.png"
 
 
 def make_records(names: list[str], profile: str, jobs: int) -> None:
@@ -29,7 +31,19 @@ def make_records(names: list[str], profile: str, jobs: int) -> None:
     for name in rest:
         run = notebooks.read(variant.folder / f"{name}.ipynb")
         notebooks.write(run, notebooks.record_path(name))
+        if (cover := cover_of(run)) is not None:
+            COVER.write_bytes(cover)
         print(f"{name}: recorded ({profile})", file=sys.stderr)
+
+
+def cover_of(notebook: NotebookNode) -> bytes | None:
+    """The picture of the cell tagged "cover", which the README shows; None without one."""
+    for cell in _code_cells(notebook):
+        if "cover" in cell.metadata.get("tags", []):
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    return base64.b64decode(output.data["image/png"])
+    return None
 
 
 def _is_of_same_code(name: str, variant: Variant) -> bool:
@@ -80,6 +94,9 @@ def _faults(name: str, record: NotebookNode, measures: dict[str, claims.Measure]
     judged = claims.judge_all(claims.load_claims(BOOK / "claims.yml"), {name: measures})
     if printed != "".join(got.line() + "\n" for got in judged if got.claim.chapter == name):
         yield f"{name}: the record's verdicts are not those of claims.yml"
+    cover = cover_of(record)
+    if cover is not None and not (COVER.is_file() and COVER.read_bytes() == cover):
+        yield f"{name}: {COVER.name} is not the picture of the record"
     size = notebooks.record_path(name).stat().st_size
     if size > MAX_BYTES:
         yield f"{name}: the record has {size} bytes, more than {MAX_BYTES}"

@@ -14,9 +14,7 @@ from torch import Tensor
 DATASETS = ("pen", "digits", "mnist")
 
 
-def von_mises(
-    n: int | tuple[int, ...], concentration: float, generator: torch.Generator
-) -> Tensor:
+def von_mises(n: int | tuple[int, ...], concentration: float, generator: torch.Generator) -> Tensor:
     """Angles around 0 with density proportional to exp(kappa cos theta), by NumPy.
 
     Args:

@@ -24,7 +24,7 @@ class Inference(NamedTuple):
         energy: `(n,)`, their energies.
         best: `(*event)`, the one of least energy.
         n_evaluations: how many times the energy of one y was asked for.
-        path: `(n_steps + 1, n, *event)`, where each restart was; None unless asked for.
+        path: `(steps + 1, n, *event)`, where each restart was; None unless asked for.
     """
 
     y: Tensor
@@ -44,7 +44,9 @@ def check_answers(name: str, y: Tensor) -> None:
 def check_energy(values: Tensor, n: int) -> None:
     """Raise ValueError unless the energy gave `(n,)` numbers without a NaN."""
     if values.shape != (n,):
-        raise ValueError(f"energy: expected shape ({n},) for {n} answers; got {tuple(values.shape)}")
+        raise ValueError(
+            f"energy: expected shape ({n},) for {n} answers; got {tuple(values.shape)}"
+        )
     if values.isnan().any():
         raise ValueError("energy: is NaN for some of the answers")
 
@@ -85,8 +87,8 @@ def gradient_argmin(
         energy: `(n, *event) -> (n,)`, differentiable.
         y0: `(n, *event)`, the starts; left as it is.
         step_size: > 0, in units of y squared per unit of energy.
-        n_steps: >= 1 gradient evaluations after the first.
-        tolerance: stop once every component of every gradient is below it.
+        n_steps: >= 1, the most steps taken.
+        tolerance: stop once no component of any gradient is above it in size.
         keep_path: keep every step in `path`.
 
     Raises:
@@ -101,8 +103,8 @@ def gradient_argmin(
     y = y0.detach().clone()
     event = (-1,) + (1,) * (y.dim() - 1)
     value, gradient = value_and_gradient(energy, y)
-    if not value.isfinite().all():
-        raise ValueError("energy: is not finite at some of the starts y0")
+    if not (value.isfinite().all() and gradient.isfinite().all()):
+        raise ValueError("energy: it or its gradient is not finite at some of the starts y0")
     step = torch.full_like(value, step_size)
     path = [y]
     done = 0
@@ -111,6 +113,7 @@ def gradient_argmin(
         new_value, new_gradient = value_and_gradient(energy, proposal)
         drop = 0.5 * step * gradient.reshape(len(y), -1).square().sum(1)
         lower = new_value <= value - drop  # False for a NaN: such a proposal is not taken
+        lower &= new_gradient.reshape(len(y), -1).isfinite().all(1)
         y = torch.where(lower.view(event), proposal, y)
         value = torch.where(lower, new_value, value)
         gradient = torch.where(lower.view(event), new_gradient, gradient)

@@ -10,6 +10,7 @@ a leading dimension of models, and models never meet.
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -36,7 +37,7 @@ class Networks(nn.Module):
             uniform = torch.rand(n_models, *shape, generator=generator, device=generator.device)
             return nn.Parameter((2 * uniform - 1) / fan_in**0.5)
 
-        pairs = list(zip(sizes, sizes[1:], strict=False))
+        pairs = list(pairwise(sizes))
         self.weights = nn.ParameterList(draw(a, a, b) for a, b in pairs)
         self.biases = nn.ParameterList(draw(a, 1, b) for a, b in pairs)
 
@@ -209,5 +210,3 @@ def score(model: nn.Module, radius: float = 0.3, n: int = 101, grid: Tensor | No
     above = (energy > right[..., None]) & (distance > radius)
     ranking = above.sum((-1, -2)) / (distance > radius).sum()
     return Score(error, relief, ranking)
-
-
