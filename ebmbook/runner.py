@@ -19,7 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ebmbook import INTERRUPTED, notebooks
-from ebmbook.notebooks import BOOK, RUNS, BookError
+from ebmbook.notebooks import BOOK, ROOT, RUNS, BookError
 from ebmref import claims
 
 
@@ -138,7 +138,7 @@ def _execute(
         "EBMREF_PROFILE": variant.profile,
         "EBMREF_RESULTS": str(draft.parent),
         "EBMREF_CLAIMS": str(BOOK / "claims.yml"),
-        "PYTHONPATH": str(notebooks.ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
     command = [sys.executable, "-m", "ebmbook.execute", str(draft), str(BOOK)]
     command.append(json.dumps(variant.parameters))
