@@ -35,8 +35,8 @@ help:
 
 book: .venv/ready
 	@$(EBM) run --profile quick --jobs $(JOBS)
-	@$(EBM) check --profile quick > /dev/null
 	@$(EBM) html --profile quick
+	@$(EBM) check --profile quick --brief
 
 run: .venv/ready
 	@$(EBM) run $(SIZE) --jobs $(JOBS) $(CHOSEN) $(if $(SEED),--seed "$(SEED)") \

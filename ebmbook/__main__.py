@@ -78,7 +78,7 @@ def check(args: argparse.Namespace) -> int:
             raise BookError(f"{chapter}: no results in {folder.relative_to(ROOT)}; run it first")
         measures[chapter] = claims.parse_results(path.read_text(), path.name)["measures"]
     judgements = claims.judge_all(claims.load_claims(BOOK / "claims.yml"), measures)
-    for judgement in judgements:
+    for judgement in judgements if not args.brief else []:
         print("\n".join(judgement.rows()))
     table = [judgement.as_dict() for judgement in judgements]
     claims.write_atomic(folder / "ledger.json", json.dumps(table, indent=1) + "\n")
@@ -101,6 +101,8 @@ def main() -> int:
         if function in (run, record):
             command.add_argument("--chapter", help="one chapter, for example 01-why-energy")
             command.add_argument("--jobs", type=int, default=1, help="chapters at a time")
+        if function is check:
+            command.add_argument("--brief", action="store_true", help="the last line alone")
         if function is run:
             command.add_argument("--seed", type=int)
             command.add_argument("--device", help="cpu or cuda; a GPU where there is one")

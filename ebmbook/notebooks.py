@@ -6,6 +6,7 @@ is a run installed beside its source.
 """
 
 import ast
+import dataclasses
 import hashlib
 import json
 import os
@@ -152,14 +153,26 @@ def package_digest() -> str:
 
 
 def code_key(chapter: str, profile: str, parameters: dict[str, Any]) -> str:
-    """What a run's outputs depend on: code, package, parameters, claims, where data and GPU are."""
-    claimed = yaml.safe_load((BOOK / "claims.yml").read_text()).get(chapter, [])
+    """What a run's outputs depend on: code, package, parameters, verdicts, where data and GPU are.
+
+    The words of a claim are not among it: they are rendered, not run.
+    """
+    claimed = [
+        (
+            claim.id,
+            claim.verdict,
+            [dataclasses.replace(check, because="") for check in claim.checks],
+        )
+        for claim in claims.load_claims(BOOK / "claims.yml")
+        if claim.chapter == chapter
+    ]
     settings = {name: os.environ.get(name, "") for name in ("EBMREF_DATA", "EBMREF_DEVICE")}
     code = [cell.source for cell in draft(chapter).cells if cell.cell_type == "code"]
     return digest(
         *code,
         package_digest(),
-        json.dumps([profile, parameters, claimed, settings], sort_keys=True),
+        json.dumps([profile, parameters, settings], sort_keys=True),
+        repr(claimed),
     )
 
 

@@ -48,6 +48,8 @@ def run_chapters(names: list[str], variant: Variant, jobs: int = 1) -> list[str]
         _failed_path(name, variant).unlink(missing_ok=True)
         if name not in stale:
             tqdm.write(f"{name}: unchanged, not run again", file=sys.stderr)
+    # Chapters side by side share the cores; more threads than cores is slower than fewer.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     children: list[subprocess.Popen] = []
     failures = []
     pool = ThreadPoolExecutor(max_workers=jobs)
@@ -103,7 +105,12 @@ def run_chapter(
     """
     folder = variant.folder
     folder.mkdir(parents=True, exist_ok=True)
-    key = notebooks.run_key(chapter, variant.profile, variant.parameters)
+    # Before the run, so that an edit made while it runs is seen by the next one.
+    stamp = {
+        "key": notebooks.run_key(chapter, variant.profile, variant.parameters),
+        "code_key": notebooks.code_key(chapter, variant.profile, variant.parameters),
+        "parameters": variant.parameters,
+    }
     notebook = notebooks.draft(chapter)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix=f".{chapter}-", dir=folder) as work:
@@ -119,12 +126,7 @@ def run_chapter(
         if not results.is_file():
             raise BookError(f"{chapter}: the last cell must call ledger.verdicts()")
         executed = notebooks.normalise(notebooks.read(draft))
-        executed.metadata["ebmref"] = {
-            "key": key,
-            "code_key": notebooks.code_key(chapter, variant.profile, variant.parameters),
-            "parameters": variant.parameters,
-            "results": json.loads(results.read_text()),
-        }
+        executed.metadata["ebmref"] = stamp | {"results": json.loads(results.read_text())}
         claims.write_atomic(folder / "results" / results.name, results.read_text())
         notebooks.write(executed, folder / draft.name)
     tqdm.write(f"{chapter}: {time.monotonic() - began:.0f} s", file=sys.stderr)

@@ -1,5 +1,6 @@
 """Render the book: stage sources and notebooks, build strictly, check every link."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -21,18 +22,17 @@ def stage(name: str, notebook_folder: Path) -> Path:
     Unchanged files keep their times, so that a second build renders only what changed.
     """
     target = SITE / name
-    wanted = {
-        Path("_config.yml"): ROOT / "_config.yml",
-        Path("_toc.yml"): ROOT / "_toc.yml",
-    }
-    for path in BOOK.rglob("*"):
-        inside = path.relative_to(BOOK)
-        is_page = path.suffix == ".md" and path.stem in notebooks.chapters()
-        if path.is_file() and path.suffix != ".ipynb" and not is_page:
-            hidden = any(part.startswith(".") or part == "__pycache__" for part in inside.parts)
-            if not hidden and inside.parts[0] != "results":
-                wanted[Path("book") / inside] = path
-    for chapter in notebooks.chapters():
+    chapters = notebooks.chapters()
+    sources = [
+        ROOT / "_config.yml",
+        ROOT / "_toc.yml",
+        BOOK / "claims.yml",
+        BOOK / "references.bib",
+    ]
+    sources += [path for path in BOOK.glob("*.md") if path.stem not in chapters]
+    sources += [*BOOK.glob("_static/*"), *BOOK.glob("_ext/*.py")]
+    wanted = {path.relative_to(ROOT): path for path in sources}
+    for chapter in chapters:
         wanted[Path("book") / f"{chapter}.ipynb"] = notebook_folder / f"{chapter}.ipynb"
     for inside, path in wanted.items():
         copy = target / inside
@@ -58,10 +58,13 @@ def build(name: str, notebook_folder: Path) -> Path:
     command = [Path(sys.executable).with_name("jupyter-book"), "build", "-W", "-n", "--keep-going"]
     log = source.with_suffix(".log")
     with log.open("w") as file:
-        status = subprocess.run(
-            [*command, source], stdout=file, stderr=subprocess.STDOUT
-        ).returncode
-    if status:
+        done = subprocess.run(
+            [*command, source],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"NO_COLOR": "1"},
+        )
+    if done.returncode:
         # The next build must meet the same warnings again, so nothing half-read is kept.
         shutil.rmtree(source / "_build", ignore_errors=True)
         told = re.findall(r"^.*(?:WARNING|ERROR|Error).*$", log.read_text(), flags=re.MULTILINE)

@@ -66,7 +66,7 @@ def figure_bytes(fig: Figure, kind: str = "svg") -> bytes:
         raise ValueError(f"kind must be 'svg' (lines) or 'png' (images); got {kind!r}")
     stamp = {"Date": None} if kind == "svg" else {"Software": None}
     buffer = io.BytesIO()
-    fig.savefig(buffer, format=kind, metadata=stamp, dpi=120)
+    fig.savefig(buffer, format=kind, metadata=stamp, dpi=110)
     return buffer.getvalue()
 
 

@@ -58,6 +58,8 @@ def test_only_what_changed_runs_again(book):
     assert ran() == {"02-two"}
     book.edit(book.root / "book/claims.yml", "claim-one\n", "claim-uno\n")
     assert ran() == {"01-one"}
+    book.edit(book.root / "book/claims.yml", "because: ten", "because: some ten")
+    assert ran() == set()
     with (book.root / "ebmref/runs.py").open("a") as file:
         file.write("# changed\n")
     assert ran() == {"01-one", "02-two"}

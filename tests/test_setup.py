@@ -76,6 +76,22 @@ def test_torch_and_torchvision_are_a_pair():
     assert nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5).tolist() == [0, 2]
 
 
+def test_readme_names_real_targets():
+    """Every `make X` of the README is a target of the Makefile."""
+    named = set(re.findall(r"\bmake ([a-z]+)\b", (ROOT / "README.md").read_text()))
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {"book", "test", "run", "record", "check"} <= named
+    assert named <= targets
+
+
+def test_readme_snippet_runs(capsys):
+    """The package example does what the README says: finds a corner of the four wells."""
+    (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    exec(compile(snippet, "README.md", "exec"), {})
+    values = [abs(float(text)) for text in re.findall(r"-?\d+\.\d*", capsys.readouterr().out)]
+    assert values == pytest.approx([1.0, 1.0], abs=1e-3)
+
+
 def test_sources_name_no_machine():
     """No absolute home or scratch paths in what is committed by hand."""
     here = re.compile(r"/(?:home|root|tmp|Users)/\w")
