@@ -7,6 +7,7 @@ A small finite set of answers is searched whole; a continuous one is descended b
 from many starts at once, because a gradient only finds the bottom of its own basin.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -25,6 +26,8 @@ class Inference(NamedTuple):
         best: `(*event)`, the one of least energy.
         n_evaluations: how many times the energy of one y was asked for.
         path: `(steps + 1, n, *event)`, where each restart was; None unless asked for.
+        slope: `(n,)`, the largest component of the gradient where each restart ended: near
+            zero at a minimum, larger where the steps ran out first; None for a search.
     """
 
     y: Tensor
@@ -32,6 +35,7 @@ class Inference(NamedTuple):
     best: Tensor
     n_evaluations: int
     path: Tensor | None = None
+    slope: Tensor | None = None
 
 
 def check_answers(name: str, y: Tensor) -> None:
@@ -43,10 +47,9 @@ def check_answers(name: str, y: Tensor) -> None:
 
 def check_energy(values: Tensor, n: int) -> None:
     """Raise ValueError unless the energy gave `(n,)` numbers without a NaN."""
-    if values.shape != (n,):
-        raise ValueError(
-            f"energy: expected shape ({n},) for {n} answers; got {tuple(values.shape)}"
-        )
+    if not isinstance(values, Tensor) or values.shape != (n,):
+        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise ValueError(f"energy: expected shape ({n},) for {n} answers; got {got}")
     if values.isnan().any():
         raise ValueError("energy: is NaN for some of the answers")
 
@@ -86,18 +89,18 @@ def gradient_argmin(
     Args:
         energy: `(n, *event) -> (n,)`, differentiable.
         y0: `(n, *event)`, the starts; left as it is.
-        step_size: > 0, in units of y squared per unit of energy.
+        step_size: > 0 and finite, in units of y squared per unit of energy.
         n_steps: >= 1, the most steps taken.
         tolerance: stop once no component of any gradient is above it in size.
         keep_path: keep every step in `path`.
 
     Raises:
-        ValueError: an argument out of range, an energy of wrong shape, or one that is not
-            finite at a start.
+        ValueError: an argument out of range, an energy of wrong shape, one that is not
+            finite at a start, or one that has no gradient in y.
     """
     check_answers("y0", y0)
-    if not step_size > 0:
-        raise ValueError(f"step_size: expected > 0; got {step_size}")
+    if not 0 < step_size < math.inf:
+        raise ValueError(f"step_size: expected > 0 and finite; got {step_size}")
     if n_steps < 1:
         raise ValueError(f"n_steps: expected >= 1; got {n_steps}")
     y = y0.detach().clone()
@@ -127,6 +130,7 @@ def gradient_argmin(
         y[value.argmin()],
         len(y) * (done + 1),
         torch.stack(path) if keep_path else None,
+        gradient.abs().reshape(len(y), -1).amax(1),
     )
 
 
@@ -134,10 +138,18 @@ def value_and_gradient(energy: Energy, y: Tensor) -> tuple[Tensor, Tensor]:
     """Energies `(n,)` and their gradients `(n, *event)`: one backward pass for the batch.
 
     The restarts do not meet, so the gradient of the summed energy holds each one's own.
+
+    Raises:
+        ValueError: the energy has a wrong shape, or does not depend on y differentiably.
     """
-    y = y.detach().requires_grad_()
-    value = energy(y)
-    if value.shape != (len(y),):
-        check_energy(value, len(y))
-    (gradient,) = torch.autograd.grad(value.sum(), y)
+    with torch.enable_grad():  # a caller inside no_grad still needs this one gradient
+        y = y.detach().requires_grad_()
+        value = energy(y)
+        if not isinstance(value, Tensor) or value.shape != (len(y),):
+            check_energy(value, len(y))
+        gradient = None
+        if value.requires_grad:
+            (gradient,) = torch.autograd.grad(value.sum(), y, allow_unused=True)
+    if gradient is None:
+        raise ValueError("energy: expected one that depends on y differentiably")
     return value.detach(), gradient

@@ -76,6 +76,31 @@ def test_descent_stays_inside_a_wall():
     assert math.isfinite(found.energy)
 
 
+def test_slope_tells_the_finished_from_the_unfinished():
+    """One start in reach of its minimum, one on a slope too gentle for the steps allowed."""
+    stiffness = torch.tensor([1.0, 1e-4])
+    found = inference.gradient_argmin(
+        lambda y: stiffness * y[:, 0].square(), torch.ones(2, 1), 0.25, 40
+    )
+    assert found.slope[0] < 1e-6
+    assert found.slope[1].item() == pytest.approx(2e-4 * float(found.y[1]), rel=1e-5)
+    assert found.slope[1] > 1e-4
+
+
+def test_a_step_too_large_shows_in_the_slope():
+    """Ten halvings of 1e9 are too few to move: the start is returned, with its slope."""
+    found = inference.gradient_argmin(bowl(0.0), ONE, 1e9, 10)
+    assert torch.equal(found.y, ONE)
+    assert found.slope.tolist() == [2.0, 2.0]
+
+
+def test_descent_inside_no_grad():
+    """Inference needs its own gradient whatever the caller switched off."""
+    with torch.no_grad():
+        found = inference.gradient_argmin(bowl(0.0), ONE, 0.5, 1)
+    assert found.y.abs().max() == 0
+
+
 def test_tolerance_stops_early():
     """At the minimum there is nothing to do: one evaluation."""
     found = inference.gradient_argmin(bowl(0.0), torch.zeros(1, 2), 0.1, 50, tolerance=1e-9)
@@ -119,6 +144,9 @@ ONE = torch.ones(2, 1)
     [
         (lambda: inference.gradient_argmin(bowl(0.0), ONE, 0.0, 5), "step_size: expected > 0"),
         (lambda: inference.gradient_argmin(bowl(0.0), ONE, float("nan"), 5), "step_size"),
+        (lambda: inference.gradient_argmin(bowl(0.0), ONE, math.inf, 5), "step_size"),
+        (lambda: inference.gradient_argmin(lambda y: y[:, 0].detach(), ONE, 0.1, 5), "depends on"),
+        (lambda: inference.gradient_argmin(lambda y: 3.0, ONE, 0.1, 5), "energy: expected shape"),
         (lambda: inference.gradient_argmin(bowl(0.0), ONE, 0.1, 0), "n_steps: expected >= 1"),
         (lambda: inference.gradient_argmin(bowl(0.0), ONE.long(), 0.1, 5), "y0: expected a float"),
         (lambda: inference.gradient_argmin(bowl(0.0), ONE[:0], 0.1, 5), "y0: expected"),
