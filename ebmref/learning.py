@@ -98,12 +98,15 @@ class Score(NamedTuple):
     Attributes:
         error: mean over x of |argmin_y E(x, y) - x^2|, the argmin taken on the grid.
         relief: mean over x of max_y E - min_y E; a flat energy has none.
+        contrast: mean over x of (max_y E - min_y E) / mean_y E, for energies >= 0. It is
+            the same at every scale of E; a V with its foot on the parabola has 2 to 2.4.
         ranking: share of (x, y) on the grid, y farther than `radius` from x^2, whose energy
             is above that of (x, x^2).
     """
 
     error: Tensor
     relief: Tensor
+    contrast: Tensor
     ranking: Tensor
 
 
@@ -122,6 +125,7 @@ def train(
     n_data: int = 200,
     learning_rate: float = 3e-3,
     grid: Tensor | None = None,
+    anneal: bool = False,
 ) -> Iterator[Tensor]:
     """Fit the parabola with Adam; yields the loss of each model after each step.
 
@@ -131,6 +135,7 @@ def train(
         objectives: a loss with the radius outside which an answer counts as wrong.
         n_steps: steps of Adam.
         generator: draws the data and the batches, the same for every model.
+        anneal: see `fit`.
 
     Raises:
         ValueError: the models cannot be split evenly among the objectives.
@@ -157,7 +162,7 @@ def train(
         ]
         return torch.stack(values).flatten()
 
-    return fit(model, loss, n_steps, learning_rate)
+    return fit(model, loss, n_steps, learning_rate, anneal=anneal)
 
 
 def fit(
@@ -206,7 +211,8 @@ def score(model: nn.Module, radius: float = 0.3, n: int = 101, grid: Tensor | No
     right, energy = model(x, torch.cat([x.square(), grid]))
     distance = (x.square()[:, None] - grid).abs()
     error = (grid[energy.argmin(-1)] - x.square()).abs().mean(-1)
-    relief = (energy.amax(-1) - energy.amin(-1)).mean(-1)
+    relief = energy.amax(-1) - energy.amin(-1)
+    contrast = (relief / energy.mean(-1)).mean(-1)
     above = (energy > right[..., None]) & (distance > radius)
     ranking = above.sum((-1, -2)) / (distance > radius).sum()
-    return Score(error, relief, ranking)
+    return Score(error, relief.mean(-1), contrast, ranking)
