@@ -55,8 +55,8 @@ def run_chapters(names: list[str], variant: Variant, jobs: int = 1) -> list[str]
     pool = ThreadPoolExecutor(max_workers=jobs)
     try:
         futures = [
-            pool.submit(run_chapter, name, variant, place, children)
-            for place, name in enumerate(stale)
+            pool.submit(run_chapter, name, variant, i % jobs, children)
+            for i, name in enumerate(stale)
         ]
         for future in futures:
             try:
