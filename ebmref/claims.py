@@ -49,8 +49,8 @@ class Measure:
         """The value to the digits its standard error allows: `0.446 ± 0.002`."""
         unit = f" {self.unit}" if self.unit else ""
         if self.se is None or self.se == 0:
-            whole = float(self.value).is_integer() and abs(self.value) < 1e6
-            return (f"{self.value:.0f}" if whole else f"{self.value:.4g}") + unit
+            whole = abs(self.value) >= 1e4 or float(self.value).is_integer()
+            return (f"{self.value:,.0f}" if whole else f"{self.value:.4g}") + unit
         digits = max(0, 1 - math.floor(math.log10(self.se)))
         return f"{self.value:.{digits}f} ± {self.se:.{digits}f}{unit}"
 

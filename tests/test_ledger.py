@@ -51,6 +51,7 @@ def test_values_become_mean_and_standard_error(chapter):
         (Measure(0.44567, 0.23), "0.45 ± 0.23"),
         (Measure(12345.6, 120.0), "12346 ± 120"),
         (Measure(5.0), "5"),
+        (Measure(70390.4), "70,390"),
         (Measure(0.000123456), "0.0001235"),
         (Measure(2.0, 0.0), "2"),
         (Measure(3.25, None, None, "nats"), "3.25 nats"),
