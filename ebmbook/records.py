@@ -32,7 +32,9 @@ def make_records(names: list[str], profile: str, jobs: int) -> None:
         run = notebooks.read(variant.folder / f"{name}.ipynb")
         notebooks.write(run, notebooks.record_path(name))
         if (cover := cover_of(run)) is not None:
-            COVER.write_bytes(cover)
+            fresh = COVER.with_suffix(".new")
+            fresh.write_bytes(cover)
+            fresh.replace(COVER)
         print(f"{name}: recorded ({profile})", file=sys.stderr)
 
 
