@@ -8,13 +8,12 @@ from many starts at once, because a gradient only finds the bottom of its own ba
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-Energy = Callable[[Tensor], Tensor]
+from ebmref.energies import Energy, check_energy, value_and_gradient
 
 
 class Inference(NamedTuple):
@@ -43,15 +42,6 @@ def check_answers(name: str, y: Tensor) -> None:
     if not isinstance(y, Tensor) or not y.is_floating_point() or y.dim() < 1 or len(y) < 1:
         got = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
         raise ValueError(f"{name}: expected a float tensor (n, *event) with n >= 1; got {got}")
-
-
-def check_energy(values: Tensor, n: int) -> None:
-    """Raise ValueError unless the energy gave `(n,)` numbers without a NaN."""
-    if not isinstance(values, Tensor) or values.shape != (n,):
-        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise ValueError(f"energy: expected shape ({n},) for {n} answers; got {got}")
-    if values.isnan().any():
-        raise ValueError("energy: is NaN for some of the answers")
 
 
 def search_argmin(energy: Energy, candidates: Tensor) -> Inference:
@@ -132,24 +122,3 @@ def gradient_argmin(
         torch.stack(path) if keep_path else None,
         gradient.abs().reshape(len(y), -1).amax(1),
     )
-
-
-def value_and_gradient(energy: Energy, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Energies `(n,)` and their gradients `(n, *event)`: one backward pass for the batch.
-
-    The restarts do not meet, so the gradient of the summed energy holds each one's own.
-
-    Raises:
-        ValueError: the energy has a wrong shape, or does not depend on y differentiably.
-    """
-    with torch.enable_grad():  # a caller inside no_grad still needs this one gradient
-        y = y.detach().requires_grad_()
-        value = energy(y)
-        if not isinstance(value, Tensor) or value.shape != (len(y),):
-            check_energy(value, len(y))
-        gradient = None
-        if value.requires_grad:
-            (gradient,) = torch.autograd.grad(value.sum(), y, allow_unused=True)
-    if gradient is None:
-        raise ValueError("energy: expected one that depends on y differentiably")
-    return value.detach(), gradient

@@ -1,0 +1,59 @@
+"""Step size by dual averaging, in the warm-up only (Hoffman & Gelman 2014, section 3.2)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# The paper's constants: gamma, t_0 and kappa.
+_SHRINKAGE, _DELAY, _FORGETTING = 0.05, 10.0, 0.75
+
+
+class Tuning(NamedTuple):
+    """State of the adaptation, all 0-d tensors.
+
+    Attributes:
+        log_step: log of the step size to try next.
+        log_step_mean: log of the weighted mean so far, the one to freeze.
+        shortfall: running mean of target - acceptance.
+        t: updates so far.
+        centre: log of the step size that the tries are drawn towards.
+        target: the acceptance aimed at.
+    """
+
+    log_step: Tensor
+    log_step_mean: Tensor
+    shortfall: Tensor
+    t: Tensor
+    centre: Tensor
+    target: Tensor
+
+
+def start(step_size: Tensor, target: float) -> Tuning:
+    """Begin at `step_size` (0-d), drawn towards ten times as much: large tries teach more."""
+    log_step = step_size.log()
+    zero = torch.zeros_like(log_step)
+    return Tuning(log_step, zero, zero, zero, log_step + 2.302585, zero + target)
+
+
+def update(tuning: Tuning, acceptance: Tensor) -> Tuning:
+    """Take in one step's mean acceptance over the chains (0-d)."""
+    t = tuning.t + 1
+    rate = 1 / (t + _DELAY)
+    shortfall = (1 - rate) * tuning.shortfall + rate * (tuning.target - acceptance)
+    log_step = tuning.centre - t.sqrt() / _SHRINKAGE * shortfall
+    weight = t**-_FORGETTING
+    mean = weight * log_step + (1 - weight) * tuning.log_step_mean
+    return tuning._replace(log_step=log_step, log_step_mean=mean, shortfall=shortfall, t=t)
+
+
+def check_target(kernel, target: float, warmup: int) -> None:
+    """Raise ValueError unless this kernel's step size can be adapted in this warm-up."""
+    if kernel.step_size is None or not kernel.adjusted:
+        raise ValueError(
+            f"target_acceptance: {kernel.name} has no step size that an acceptance could set"
+        )
+    if isinstance(target, bool) or not isinstance(target, float) or not 0 < target < 1:
+        raise ValueError(f"target_acceptance: expected a number in (0, 1); got {target!r}")
+    if warmup < 1:
+        raise ValueError("warmup: expected >= 1 for target_acceptance to adapt in")

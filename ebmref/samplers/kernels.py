@@ -1,0 +1,588 @@
+"""Transition kernels that leave exp(-energy) invariant, or nearly (report section 2.3.2.1).
+
+Every kernel proposes and, but for the two unadjusted ones, accepts with probability
+min(1, A), where A is equation (12) with p(y) / p(x) = exp(E(x) - E(y)): the unknown Z cancels.
+A kernel is four things, made by the functions below and run by `ebmref.samplers.sample`:
+
+    init(x, generator) -> state                  a tuple of tensors with `.x` and `.energy`
+    draw(n_steps, x, generator, out) -> noise    the randomness of n_steps steps, as tensors
+    step(state, noise, step_size) -> state, acceptance probability (n,); step_size is 0-d
+    step_size                                    or None where there is none to choose
+
+All chains move together along the first dimension. A proposal whose energy or gradient is not
+a finite number is never taken: a wall (+inf) and a NaN are both outside the support.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from ebmref.energies import Energy, value_and_gradient
+from ebmref.samplers.noise import normal, uniform
+
+
+class Proposal(Protocol):
+    """A law that can be drawn from and whose normalised density is known."""
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """`(n, *event)` exact draws."""
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """`(n,)`."""
+
+
+class Kernel(NamedTuple):
+    """One transition, ready for `sample`; see the head of this module.
+
+    Attributes:
+        name: what made it.
+        init, draw, step, step_size: as above.
+        n_gradients: gradients of the energy a step, for one chain.
+        n_energies: energies a step, those that come with a gradient not counted.
+        n_noise: numbers of noise a step, for one number of x.
+        adjusted: whether it can reject, so that an acceptance rate can be aimed at.
+    """
+
+    name: str
+    init: Callable
+    draw: Callable
+    step: Callable
+    step_size: float | None
+    n_gradients: int
+    n_energies: int
+    n_noise: int = 1
+    adjusted: bool = True
+
+
+class Point(NamedTuple):
+    """Where the chains of a gradient-free kernel are."""
+
+    x: Tensor
+    energy: Tensor
+
+
+class Slope(NamedTuple):
+    """Where the chains of a gradient-based kernel are; the gradient is kept, not redone."""
+
+    x: Tensor
+    energy: Tensor
+    gradient: Tensor
+
+
+# Random walk and independence Metropolis ----------------------------------------------------
+
+
+def random_walk(energy: Energy, step_size: float) -> Kernel:
+    """Metropolis: propose y = x + step_size * xi, xi ~ N(0, I), accept with min(1, A).
+
+    J is symmetric, so A = exp(E(x) - E(y)). Needs no gradient.
+
+    Args:
+        energy: `(n, *event) -> (n,)`.
+        step_size: standard deviation of the proposal, > 0, in units of x.
+    """
+    step = functools.partial(_random_walk_step, energy)
+    init = functools.partial(_init_point, energy)
+    return Kernel("random_walk", init, _draw_move, step, _positive("step_size", step_size), 0, 1)
+
+
+def _random_walk_step(energy, state, noise, step_size):
+    xi, u = noise
+    x = state.x + step_size * xi
+    value = energy(x)
+    return _metropolis(state, Point(x, value), state.energy - value, u)
+
+
+def independence(energy: Energy, proposal: Proposal) -> Kernel:
+    """Independence Metropolis: propose y ~ q whatever x is.
+
+    A = w(y) / w(x) with the importance weight w = exp(-E) / q.
+
+    Args:
+        energy: `(n, *event) -> (n,)`.
+        proposal: q, with `sample(n, generator)` and `log_prob(x)`; must cover the target.
+    """
+    return Kernel(
+        "independence",
+        functools.partial(_init_weighted, energy, proposal),
+        functools.partial(_draw_proposals, proposal, 1),
+        functools.partial(_independence_step, energy),
+        None,
+        0,
+        1,
+    )
+
+
+class Weighted(NamedTuple):
+    """Chains that carry the log importance weight of where they are."""
+
+    x: Tensor
+    energy: Tensor
+    log_weight: Tensor
+
+
+def _independence_step(energy, state, noise, step_size):
+    proposed, log_q, u = noise
+    x, log_q = proposed[:, 0], log_q[:, 0]
+    value = energy(x)
+    log_weight = -value - log_q
+    return _metropolis(state, Weighted(x, value, log_weight), log_weight - state.log_weight, u)
+
+
+# Langevin --------------------------------------------------------------------------------
+
+
+def ula(energy: Energy, step_size: float) -> Kernel:
+    """Unadjusted Langevin: x' = x - step_size / 2 * grad E(x) + sqrt(step_size) * xi.
+
+    Nothing is rejected, so the law it settles in is off by O(step_size): on N(0, 1) the
+    variance is 1 / (1 - step_size / 4).
+
+    Args:
+        energy: `(n, *event) -> (n,)`, differentiable.
+        step_size: > 0, in units of x squared.
+    """
+    step = functools.partial(_ula_step, energy)
+    return Kernel(
+        "ula",
+        functools.partial(_init_slope, energy),
+        _draw_drift,
+        step,
+        _positive("step_size", step_size),
+        1,
+        0,
+        adjusted=False,
+    )
+
+
+def _ula_step(energy, state, noise, step_size):
+    (xi,) = noise
+    x = state.x - 0.5 * step_size * state.gradient + step_size**0.5 * xi
+    return _keep_inside(state, Slope(x, *value_and_gradient(energy, x)))
+
+
+def mala(energy: Energy, step_size: float) -> Kernel:
+    """Metropolis-adjusted Langevin: the step of `ula` as proposal, accepted with min(1, A).
+
+    The proposal is not symmetric, so A holds J(y, x) / J(x, y) as well; without it the
+    sampler is `ula` at a higher price. Best near an acceptance of 0.57 in high dimension.
+
+    Args:
+        energy: `(n, *event) -> (n,)`, differentiable.
+        step_size: > 0, in units of x squared.
+    """
+    step = functools.partial(_mala_step, energy)
+    init = functools.partial(_init_slope, energy)
+    return Kernel("mala", init, _draw_move, step, _positive("step_size", step_size), 1, 0)
+
+
+def _mala_step(energy, state, noise, step_size):
+    return _langevin_move(functools.partial(value_and_gradient, energy), state, noise, step_size)
+
+
+def _langevin_move(evaluate, state, noise, step_size):
+    """Propose by Langevin and accept with min(1, A); step_size broadcasts with x.
+
+    log A = E(x) - E(y) + log J(y, x) - log J(x, y). With b the noise that would lead back,
+    log J(y, x) - log J(x, y) = (|xi|^2 - |b|^2) / 2, where b = sqrt(h)/2 s - xi and
+    s = grad E(x) + grad E(y); multiplied out, one sum is left.
+    """
+    xi, u = noise
+    root = step_size**0.5
+    x = state.x - 0.5 * step_size * state.gradient + root * xi
+    proposed = Slope(x, *evaluate(x))
+    drift = root * (state.gradient + proposed.gradient)
+    back = 0.5 * _sum(drift * (xi - 0.25 * drift))
+    return _metropolis(state, proposed, state.energy - proposed.energy + back, u)
+
+
+def kinetic_langevin(energy: Energy, step_size: float, friction: float = 1.0) -> Kernel:
+    """Underdamped Langevin by the splitting B A O A B, unit mass, one gradient a step.
+
+    dx = v dt, dv = -grad E dt - friction v dt + sqrt(2 friction) dW. Nothing is rejected;
+    the law of x is off by O(step_size^2), and exact for a Gaussian. A step that would leave
+    the support turns the velocity round instead.
+
+    Args:
+        energy: `(n, *event) -> (n,)`, differentiable.
+        step_size: the time step, > 0, in units of x.
+        friction: > 0; large values come near `ula` with step_size**2.
+    """
+    friction = _positive("friction", friction)
+    return Kernel(
+        "kinetic_langevin",
+        functools.partial(_init_kinetic, energy),
+        _draw_drift,
+        functools.partial(_kinetic_step, energy, friction),
+        _positive("step_size", step_size),
+        1,
+        0,
+        adjusted=False,
+    )
+
+
+class Moving(NamedTuple):
+    """Chains that carry a velocity."""
+
+    x: Tensor
+    energy: Tensor
+    gradient: Tensor
+    velocity: Tensor
+
+
+def _init_kinetic(energy, x, generator):
+    return Moving(*_init_slope(energy, x, generator), normal(x.shape, x, generator))
+
+
+def _kinetic_step(energy, friction, state, noise, step_size):
+    (xi,) = noise
+    half = 0.5 * step_size
+    keep = torch.exp(-friction * step_size)
+    velocity = state.velocity - half * state.gradient
+    x = state.x + half * velocity
+    velocity = keep * velocity + (1 - keep * keep).sqrt() * xi
+    x = x + half * velocity
+    value, gradient = value_and_gradient(energy, x)
+    velocity = velocity - half * gradient
+    turned = state._replace(velocity=-state.velocity)
+    return _keep_inside(turned, Moving(x, value, gradient, velocity))
+
+
+# Hamiltonian Monte Carlo ---------------------------------------------------------------------
+
+
+def hmc(energy: Energy, step_size: float, n_leapfrog: int, mass: float | Tensor = 1.0) -> Kernel:
+    """Hamiltonian Monte Carlo: fresh momentum, n_leapfrog leapfrog steps, accept or stay.
+
+    The leapfrog map keeps volume and is its own inverse once the momentum is turned round, so
+    A = exp(H(x, p) - H(y, -p)) with H = E(x) + |p|^2 / (2 mass). As H is even in p and the next
+    step draws it anew, turning it round changes nothing here. One gradient a leapfrog step:
+    the one at the start is kept from the last step.
+
+    Args:
+        energy: `(n, *event) -> (n,)`, differentiable.
+        step_size: of the leapfrog, > 0.
+        n_leapfrog: >= 1.
+        mass: > 0, a number or a tensor that broadcasts to `(*event)`.
+    """
+    _at_least("n_leapfrog", n_leapfrog, 1)
+    mass = torch.as_tensor(mass, dtype=None if isinstance(mass, Tensor) else torch.float64)
+    if not (mass > 0).all() or mass.isinf().any():
+        raise ValueError("mass: expected > 0 and finite everywhere")
+    # A plain number stays one: it belongs to every dtype and device.
+    mass = mass if mass.dim() else mass.item()
+    return Kernel(
+        "hmc",
+        functools.partial(_init_slope, energy),
+        _draw_move,
+        functools.partial(_hmc_step, energy, n_leapfrog, mass),
+        _positive("step_size", step_size),
+        n_leapfrog,
+        0,
+    )
+
+
+def _hmc_step(energy, n_leapfrog, mass, state, noise, step_size):
+    xi, u = noise
+    x, gradient = state.x, state.gradient
+    start = momentum = mass**0.5 * xi
+    for k in range(n_leapfrog):
+        # Two half kicks that meet are one whole kick.
+        momentum = momentum - (0.5 if k == 0 else 1.0) * step_size * gradient
+        x = x + step_size * momentum / mass
+        value, gradient = value_and_gradient(energy, x)
+    momentum = momentum - 0.5 * step_size * gradient
+    log_ratio = state.energy - value + 0.5 * _sum((start * start - momentum * momentum) / mass)
+    return _metropolis(state, Slope(x, value, gradient), log_ratio, u)
+
+
+# Global moves -----------------------------------------------------------------------------
+
+
+def isir(energy: Energy, proposal: Proposal, n_proposals: int) -> Kernel:
+    """Iterated sampling importance resampling: the present point among fresh ones from q.
+
+    The next point is drawn from {x, y_1, ..., y_n}, y_i ~ q, with probabilities proportional
+    to the importance weights exp(-E) / q. Exact for every n_proposals >= 1, never rejects as
+    such: the acceptance reported is the probability of leaving x.
+
+    Args:
+        energy: `(n, *event) -> (n,)`.
+        proposal: q, with `sample(n, generator)` and `log_prob(x)`; must cover the target.
+        n_proposals: fresh points a step, >= 1.
+    """
+    _at_least("n_proposals", n_proposals, 1)
+    return Kernel(
+        "isir",
+        functools.partial(_init_weighted, energy, proposal),
+        functools.partial(_draw_proposals, proposal, n_proposals),
+        functools.partial(_isir_step, energy),
+        None,
+        0,
+        n_proposals,
+        n_noise=n_proposals,
+    )
+
+
+def _isir_step(energy, state, noise, step_size):
+    proposed, log_q, u = noise
+    n, n_proposals = log_q.shape
+    value = energy(proposed.flatten(0, 1)).view(n, n_proposals)
+    value = torch.cat([state.energy[:, None], value], 1)
+    log_weight = torch.cat([state.log_weight[:, None], -value[:, 1:] - log_q], 1)
+    log_weight = torch.where(log_weight.isnan(), -math.inf, log_weight)
+    share = log_weight.softmax(1)
+    # The first place at which the cumulated shares pass u.
+    chosen = (share.cumsum(1) <= u[:, None]).sum(1, keepdim=True).clamp(max=n_proposals)
+    # Rounding of the cumulated sum must not pick a point without weight.
+    chosen = torch.where(share.gather(1, chosen) > 0, chosen, 0)
+    fresh = (chosen - 1).clamp(min=0)[:, 0]
+    x = proposed[torch.arange(n, device=u.device), fresh]
+    stays = chosen[:, 0] == 0
+    moved = Weighted(
+        torch.where(_per_chain(stays, x), state.x, x),
+        value.gather(1, chosen)[:, 0],
+        log_weight.gather(1, chosen)[:, 0],
+    )
+    return moved, 1 - share[:, 0]
+
+
+def ex2mcmc(
+    energy: Energy, proposal: Proposal, step_size: float, n_proposals: int, n_local: int = 1
+) -> Kernel:
+    """Ex2MCMC: one global step of `isir`, then n_local steps of `mala`.
+
+    The acceptance reported is that of the local steps, which `step_size` governs.
+
+    Args:
+        energy: `(n, *event) -> (n,)`, differentiable.
+        proposal: q of the global step.
+        step_size: of the local steps, > 0.
+        n_proposals: fresh points of a global step, >= 1.
+        n_local: local steps, >= 1.
+    """
+    _at_least("n_proposals", n_proposals, 1)
+    _at_least("n_local", n_local, 1)
+
+    return Kernel(
+        "ex2mcmc",
+        functools.partial(_init_weighted, energy, proposal),
+        functools.partial(_draw_ex2, proposal, n_proposals, n_local),
+        functools.partial(_ex2_step, energy, proposal, n_local),
+        _positive("step_size", step_size),
+        n_local + 1,
+        n_proposals,
+        n_noise=n_proposals + n_local,
+    )
+
+
+def _draw_ex2(proposal, n_proposals, n_local, n_steps, x, generator, out=None):
+    proposed, log_q, u = _draw_proposals(proposal, n_proposals, n_steps, x, generator)
+    xi = normal((n_steps, n_local, *x.shape), x, generator)
+    local_u = uniform((n_steps, n_local, len(x)), x, generator)
+    return proposed, log_q, u, xi, local_u
+
+
+def _ex2_step(energy, proposal, n_local, state, noise, step_size):
+    proposed, log_q, u, xi, local_u = noise
+    state, _ = _isir_step(energy, state, (proposed, log_q, u), step_size)
+    local = Slope(state.x, *value_and_gradient(energy, state.x))
+    total = 0.0
+    for k in range(n_local):
+        local, acceptance = _mala_step(energy, local, (xi[k], local_u[k]), step_size)
+        total = total + acceptance
+    log_weight = -local.energy - proposal.log_prob(local.x)
+    return Weighted(local.x, local.energy, log_weight), total / n_local
+
+
+# Parallel tempering ---------------------------------------------------------------------------
+
+
+def parallel_tempering(energy: Energy, step_size: float, betas: tuple[float, ...]) -> Kernel:
+    """Replicas at inverse temperatures beta: a `mala` step each, then swaps of neighbours.
+
+    Replica k has the energy beta_k E and the step step_size / beta_k. Neighbours swap with
+    A = exp((beta_k - beta_l) (E_k - E_l)), odd and even pairs in turn. The chain is replica 0,
+    beta = 1; the acceptance reported is that of its local step.
+
+    Args:
+        energy: `(n, *event) -> (n,)`, differentiable.
+        step_size: of the replica with beta = 1, > 0.
+        betas: decreasing from 1.0, all > 0; two or more.
+    """
+    betas = tuple(float(beta) for beta in betas)
+    falls = all(a > b > 0 for a, b in itertools.pairwise(betas))
+    if len(betas) < 2 or betas[0] != 1 or not falls:
+        raise ValueError(f"betas: expected 1.0 > beta_1 > ... > 0, two or more; got {betas}")
+    return Kernel(
+        "parallel_tempering",
+        functools.partial(_init_replicas, energy, len(betas)),
+        functools.partial(_draw_replicas, len(betas)),
+        functools.partial(_tempering_step, energy, betas),
+        _positive("step_size", step_size),
+        len(betas),
+        0,
+        n_noise=len(betas),
+    )
+
+
+class Replicas(NamedTuple):
+    """Every chain at every temperature: `(n_betas, n, ...)`."""
+
+    xs: Tensor
+    energies: Tensor
+    gradients: Tensor
+    parity: Tensor
+
+    @property
+    def x(self) -> Tensor:
+        return self.xs[0]
+
+    @property
+    def energy(self) -> Tensor:
+        return self.energies[0]
+
+
+def _init_replicas(energy, n_betas, x, generator):
+    start = _init_slope(energy, x, generator)
+    copies = [torch.stack([part] * n_betas) for part in start]
+    return Replicas(*copies, torch.zeros((), dtype=torch.long, device=x.device))
+
+
+def _draw_replicas(n_betas, n_steps, x, generator, out=None):
+    xi, u, swap_u = out or (None, None, None)
+    return (
+        normal((n_steps, n_betas, *x.shape), x, generator, xi),
+        uniform((n_steps, n_betas, len(x)), x, generator, u),
+        uniform((n_steps, n_betas, len(x)), x, generator, swap_u),
+    )
+
+
+def _tempering_step(energy, betas, state, noise, step_size):
+    xi, u, swap_u = noise
+    k, n = swap_u.shape
+    beta = swap_u.new_tensor(betas).repeat_interleave(n)
+
+    # beta E is an energy like any other, h / beta its step: one batch of k * n chains.
+    x = state.xs.flatten(0, 1)
+    wide = _per_chain(beta, x)
+    here = Slope(x, beta * state.energies.flatten(), wide * state.gradients.flatten(0, 1))
+
+    def evaluate(x):
+        value, gradient = value_and_gradient(energy, x)
+        return beta * value, wide * gradient
+
+    local_noise = xi.flatten(0, 1), u.flatten()
+    moved, acceptance = _langevin_move(evaluate, here, local_noise, step_size / wide)
+    xs = moved.x.view_as(state.xs)
+    energies = (moved.energy / beta).view(k, n)
+    gradients = (moved.gradient / wide).view_as(state.xs)
+
+    # Pairs (0, 1), (2, 3), ... or (1, 2), (3, 4), ...; an end without partner meets itself.
+    rank = torch.arange(k, device=xi.device)
+    partner = rank + 1 - 2 * ((rank + state.parity) % 2)
+    partner = torch.where((partner < 0) | (partner >= k), rank, partner)
+    levels = swap_u.new_tensor(betas)
+    log_ratio = (levels - levels[partner])[:, None] * (energies - energies[partner])
+    # Both of a pair read the number of its lower rank, so that they agree.
+    swap = log_ratio >= torch.log1p(-swap_u[torch.minimum(rank, partner)])
+    state = Replicas(
+        torch.where(_per_chain(swap, xs, 2), xs[partner], xs),
+        torch.where(swap, energies[partner], energies),
+        torch.where(_per_chain(swap, xs, 2), gradients[partner], gradients),
+        1 - state.parity,
+    )
+    return state, acceptance.view(k, n)[0]
+
+
+# What the kernels share ---------------------------------------------------------------------
+
+
+def _metropolis(state, proposed, log_ratio, u):
+    """Take the proposal with probability min(1, A); a NaN ratio is a rejection.
+
+    log(1 - u) is at most 0 and never -inf, so that A = 0 is never taken.
+    """
+    accept = log_ratio >= torch.log1p(-u)
+    probability = log_ratio.nan_to_num(nan=-math.inf).clamp(max=0).exp()
+    return _choose(accept, proposed, state), probability
+
+
+def _keep_inside(state, proposed):
+    """Take the proposal unless its energy or gradient is not finite."""
+    inside = (proposed.energy + 0 * _sum(proposed.gradient)).isfinite()
+    return _choose(inside, proposed, state), inside.to(proposed.energy.dtype)
+
+
+def _choose(accept, proposed, state):
+    return type(state)(
+        *(
+            torch.where(_per_chain(accept, new), new, old)
+            for new, old in zip(proposed, state, strict=True)
+        )
+    )
+
+
+def _sum(x: Tensor) -> Tensor:
+    """`(n, *event)` summed over the event, `(n,)`."""
+    return x.reshape(len(x), -1).sum(1)
+
+
+def _per_chain(value: Tensor, x: Tensor, n_batch: int = 1) -> Tensor:
+    """`value`, one number a chain, shaped to broadcast with x."""
+    return value.view(*value.shape, *(1,) * (x.dim() - n_batch))
+
+
+def _init_point(energy, x, generator):
+    return Point(x, energy(x))
+
+
+def _init_slope(energy, x, generator):
+    return Slope(x, *value_and_gradient(energy, x))
+
+
+def _init_weighted(energy, proposal, x, generator):
+    value = energy(x)
+    log_q = proposal.log_prob(x)
+    if not log_q.isfinite().all():
+        raise ValueError("x0: the proposal's log_prob is not finite there")
+    return Weighted(x, value, -value - log_q)
+
+
+def _draw_drift(n_steps, x, generator, out=None):
+    (xi,) = out or (None,)
+    return (normal((n_steps, *x.shape), x, generator, xi),)
+
+
+def _draw_move(n_steps, x, generator, out=None):
+    xi, u = out or (None, None)
+    return (
+        normal((n_steps, *x.shape), x, generator, xi),
+        uniform((n_steps, len(x)), x, generator, u),
+    )
+
+
+def _draw_proposals(proposal, n_proposals, n_steps, x, generator, out=None):
+    proposed = proposal.sample(n_steps * len(x) * n_proposals, generator)
+    log_q = proposal.log_prob(proposed)
+    return (
+        proposed.view(n_steps, len(x), n_proposals, *x.shape[1:]),
+        log_q.view(n_steps, len(x), n_proposals),
+        uniform((n_steps, len(x)), x, generator),
+    )
+
+
+def _positive(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"{name}: expected a number > 0 and finite; got {value!r}")
+    return float(value)
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}: expected an integer >= {least}; got {value!r}")
