@@ -95,7 +95,7 @@ def _random_walk_step(energy, state, noise, step_size):
     xi, u = noise
     x = state.x + step_size * xi
     value = energy(x)
-    return _metropolis(state, Point(x, value), state.energy - value, u)
+    return metropolis(state, Point(x, value), state.energy - value, u)
 
 
 def independence(energy: Energy, proposal: Proposal) -> Kernel:
@@ -131,7 +131,7 @@ def _independence_step(energy, state, noise, step_size):
     x, log_q = proposed[:, 0], log_q[:, 0]
     value = energy(x)
     log_weight = -value - log_q
-    return _metropolis(state, Weighted(x, value, log_weight), log_weight - state.log_weight, u)
+    return metropolis(state, Weighted(x, value, log_weight), log_weight - state.log_weight, u)
 
 
 # Langevin --------------------------------------------------------------------------------
@@ -182,23 +182,26 @@ def mala(energy: Energy, step_size: float) -> Kernel:
 
 
 def _mala_step(energy, state, noise, step_size):
-    return _langevin_move(functools.partial(value_and_gradient, energy), state, noise, step_size)
-
-
-def _langevin_move(evaluate, state, noise, step_size):
-    """Propose by Langevin and accept with min(1, A); step_size broadcasts with x.
-
-    log A = E(x) - E(y) + log J(y, x) - log J(x, y). With b the noise that would lead back,
-    log J(y, x) - log J(x, y) = (|xi|^2 - |b|^2) / 2, where b = sqrt(h)/2 s - xi and
-    s = grad E(x) + grad E(y); multiplied out, one sum is left.
-    """
     xi, u = noise
-    root = step_size**0.5
-    x = state.x - 0.5 * step_size * state.gradient + root * xi
-    proposed = Slope(x, *evaluate(x))
-    drift = root * (state.gradient + proposed.gradient)
-    back = 0.5 * _sum(drift * (xi - 0.25 * drift))
-    return _metropolis(state, proposed, state.energy - proposed.energy + back, u)
+    x = langevin_proposal(state.x, state.gradient, xi, step_size)
+    proposed = Slope(x, *value_and_gradient(energy, x))
+    back = langevin_ratio(state.gradient, proposed.gradient, xi, step_size)
+    return metropolis(state, proposed, state.energy - proposed.energy + back, u)
+
+
+def langevin_proposal(x, gradient, xi, step_size):
+    """y = x - h/2 grad E(x) + sqrt(h) xi, with the step size h."""
+    return x - 0.5 * step_size * gradient + step_size**0.5 * xi
+
+
+def langevin_ratio(here, there, xi, step_size):
+    """log J(y, x) - log J(x, y) `(n,)` of the Langevin proposal, for A of equation (12).
+
+    With b the noise that would lead back it is (|xi|^2 - |b|^2) / 2, where
+    b = sqrt(h)/2 s - xi and s = grad E(x) + grad E(y); multiplied out, one sum is left.
+    """
+    drift = step_size**0.5 * (here + there)
+    return 0.5 * _sum(drift * (xi - 0.25 * drift))
 
 
 def kinetic_langevin(energy: Energy, step_size: float, friction: float = 1.0) -> Kernel:
@@ -298,7 +301,7 @@ def _hmc_step(energy, n_leapfrog, mass, state, noise, step_size):
         value, gradient = value_and_gradient(energy, x)
     momentum = momentum - 0.5 * step_size * gradient
     log_ratio = state.energy - value + 0.5 * _sum((start * start - momentum * momentum) / mass)
-    return _metropolis(state, Slope(x, value, gradient), log_ratio, u)
+    return metropolis(state, Slope(x, value, gradient), log_ratio, u)
 
 
 # Global moves -----------------------------------------------------------------------------
@@ -345,7 +348,7 @@ def _isir_step(energy, state, noise, step_size):
     x = proposed[torch.arange(n, device=u.device), fresh]
     stays = chosen[:, 0] == 0
     moved = Weighted(
-        torch.where(_per_chain(stays, x), state.x, x),
+        torch.where(per_chain(stays, x), state.x, x),
         value.gather(1, chosen)[:, 0],
         log_weight.gather(1, chosen)[:, 0],
     )
@@ -470,18 +473,15 @@ def _tempering_step(energy, betas, state, noise, step_size):
 
     # beta E is an energy like any other, h / beta its step: one batch of k * n chains.
     x = state.xs.flatten(0, 1)
-    wide = _per_chain(beta, x)
-    here = Slope(x, beta * state.energies.flatten(), wide * state.gradients.flatten(0, 1))
-
-    def evaluate(x):
-        value, gradient = value_and_gradient(energy, x)
-        return beta * value, wide * gradient
-
-    local_noise = xi.flatten(0, 1), u.flatten()
-    moved, acceptance = _langevin_move(evaluate, here, local_noise, step_size / wide)
+    wide = per_chain(beta, x)
+    here = Slope(x, state.energies.flatten(), state.gradients.flatten(0, 1))
+    xi, u, step = xi.flatten(0, 1), u.flatten(), step_size / wide
+    y = langevin_proposal(x, wide * here.gradient, xi, step)
+    there = Slope(y, *value_and_gradient(energy, y))
+    back = langevin_ratio(wide * here.gradient, wide * there.gradient, xi, step)
+    moved, acceptance = metropolis(here, there, beta * (here.energy - there.energy) + back, u)
     xs = moved.x.view_as(state.xs)
-    energies = (moved.energy / beta).view(k, n)
-    gradients = (moved.gradient / wide).view_as(state.xs)
+    energies, gradients = moved.energy.view(k, n), moved.gradient.view_as(state.xs)
 
     # Pairs (0, 1), (2, 3), ... or (1, 2), (3, 4), ...; an end without partner meets itself.
     rank = torch.arange(k, device=xi.device)
@@ -492,9 +492,9 @@ def _tempering_step(energy, betas, state, noise, step_size):
     # Both of a pair read the number of its lower rank, so that they agree.
     swap = log_ratio >= torch.log1p(-swap_u[torch.minimum(rank, partner)])
     state = Replicas(
-        torch.where(_per_chain(swap, xs, 2), xs[partner], xs),
+        torch.where(per_chain(swap, xs, 2), xs[partner], xs),
         torch.where(swap, energies[partner], energies),
-        torch.where(_per_chain(swap, xs, 2), gradients[partner], gradients),
+        torch.where(per_chain(swap, xs, 2), gradients[partner], gradients),
         1 - state.parity,
     )
     return state, acceptance.view(k, n)[0]
@@ -503,7 +503,7 @@ def _tempering_step(energy, betas, state, noise, step_size):
 # What the kernels share ---------------------------------------------------------------------
 
 
-def _metropolis(state, proposed, log_ratio, u):
+def metropolis(state, proposed, log_ratio, u):
     """Take the proposal with probability min(1, A); a NaN ratio is a rejection.
 
     log(1 - u) is at most 0 and never -inf, so that A = 0 is never taken.
@@ -522,7 +522,7 @@ def _keep_inside(state, proposed):
 def _choose(accept, proposed, state):
     return type(state)(
         *(
-            torch.where(_per_chain(accept, new), new, old)
+            torch.where(per_chain(accept, new), new, old)
             for new, old in zip(proposed, state, strict=True)
         )
     )
@@ -533,7 +533,7 @@ def _sum(x: Tensor) -> Tensor:
     return x.reshape(len(x), -1).sum(1)
 
 
-def _per_chain(value: Tensor, x: Tensor, n_batch: int = 1) -> Tensor:
+def per_chain(value: Tensor, x: Tensor, n_batch: int = 1) -> Tensor:
     """`value`, one number a chain, shaped to broadcast with x."""
     return value.view(*value.shape, *(1,) * (x.dim() - n_batch))
 
