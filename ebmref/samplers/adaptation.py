@@ -47,6 +47,25 @@ def update(tuning: Tuning, acceptance: Tensor) -> Tuning:
     return tuning._replace(log_step=log_step, log_step_mean=mean, shortfall=shortfall, t=t)
 
 
+def warm_up(kernel, state, n_steps, step_size, target, generator, bar):
+    """Make n_steps steps while the step size moves towards the acceptance aimed at.
+
+    Args:
+        bar: a progress bar, told the steps of single chains.
+        kernel, state, step_size, generator: as in `ebmref.samplers.loop.advance`.
+
+    Returns:
+        The state, and the step size to freeze.
+    """
+    tuning = start(step_size, target)
+    for _ in range(n_steps):
+        (noise,) = zip(*kernel.draw(1, state.x, generator), strict=True)
+        state, acceptance = kernel.step(state, noise, tuning.log_step.exp())
+        tuning = update(tuning, acceptance.mean())
+        bar.update(len(state.x))
+    return state, tuning.log_step_mean.exp()
+
+
 def check_target(kernel, target: float, warmup: int) -> None:
     """Raise ValueError unless this kernel's step size can be adapted in this warm-up."""
     if kernel.step_size is None or not kernel.adjusted:

@@ -1,4 +1,4 @@
-"""Run a kernel: warm-up, thinning, adaptation, and what comes out of it."""
+"""Run a kernel: warm-up, adaptation, thinning, and what comes out of it."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ebmref.energies import check_energy
-from ebmref.samplers import adaptation, compiled
+from ebmref.samplers import adaptation, loop
 from ebmref.samplers.kernels import Kernel
-
-# Noise is drawn for this many bytes or steps at a time, whichever is less.
-_BLOCK_BYTES = 1 << 24
-_BLOCK_STEPS = 480
 
 
 @dataclass(frozen=True)
@@ -61,10 +57,12 @@ def sample(
 ) -> Chain:
     """Run all chains of a kernel together, from x0.
 
-    The start itself is never a draw. The same seed gives the same chain on one machine, on
-    any number of threads. With `compile` the loop runs as one compiled graph, the gradient
-    inside, on the same noise; its law is the same and its rounding is not. Where the compiler
-    is missing or refuses the energy, a warning says so and the chain goes on without it.
+    The start itself is never a draw. The same seed gives the same chain on one machine. With
+    `compile` the loop runs as one compiled graph, the gradient inside. Its law is the same and
+    its rounding is not; with many chains on a CPU, 32 and more a thread, each thread has a part
+    of them and noise of its own, so that the draws are others and depend on the number of
+    threads. Where the compiler is missing or refuses the energy, a warning says so and the
+    chain goes on without it.
 
     Args:
         kernel: from `ebmref.samplers.kernels`.
@@ -93,67 +91,55 @@ def sample(
     if target_acceptance is not None:
         adaptation.check_target(kernel, target_acceptance, warmup)
 
+    n_draws = n_steps // thin
     with (
         torch.no_grad(),
-        tqdm(total=warmup + n_steps, desc=kernel.name, unit="step", disable=not progress) as bar,
+        tqdm(
+            total=(warmup + n_draws * thin) * len(x0),
+            desc=kernel.name,
+            unit="step",
+            unit_scale=True,
+            disable=not progress,
+        ) as bar,
     ):
         state = kernel.init(x0.detach().clone(), generator)
         check_energy(state.energy, len(x0))
         if not state.energy.isfinite().all():
-            raise ValueError(
-                "x0: its energy is not finite everywhere, so it is outside the support"
-            )
+            raise ValueError("x0: its energy is not finite everywhere: it is outside the support")
         step_size = torch.tensor(kernel.step_size or 0.0, dtype=x0.dtype, device=x0.device)
-        run = compiled.Loop(kernel, x0, thin, enabled=compile)
-
-        if target_acceptance is None:
-            for noise in _blocks(kernel, x0, warmup, run.unroll, generator):
-                state, _ = run(state, noise, step_size)
-                bar.update(len(noise[0]))
-        else:
-            tuning = adaptation.start(step_size, target_acceptance)
-            for noise in _blocks(kernel, x0, warmup, run.unroll, generator):
-                for one in zip(*(part.unbind(0) for part in noise), strict=True):
-                    state, acceptance = kernel.step(state, one, tuning.log_step.exp())
-                    tuning = adaptation.update(tuning, acceptance.mean())
-                bar.update(len(noise[0]))
-            step_size = tuning.log_step_mean.exp()
-
-        n_draws = n_steps // thin
+        compile_seconds = 0.0
+        if target_acceptance is not None:
+            state, step_size = adaptation.warm_up(
+                kernel, state, warmup, step_size, target_acceptance, generator, bar
+            )
+        elif warmup:
+            state, _, compile_seconds = loop.advance(
+                kernel, state, warmup, step_size, generator, bar, thin=thin, compile=compile
+            )
         samples = x0.new_empty(n_draws, *x0.shape)
         energy = x0.new_empty(n_draws, len(x0))
-        total = x0.new_zeros(len(x0))
-        done = kept = 0
-        for noise in _blocks(kernel, x0, n_draws * thin, run.unroll, generator):
-            length = len(noise[0])
-            # Steps done + 1, ..., done + length; those divisible by thin are kept.
-            stop = (done + length) // thin
-            state, acceptance = run(
-                state, noise, step_size, samples[kept:stop], energy[kept:stop], done % thin
-            )
-            total += acceptance
-            done, kept = done + length, stop
-            bar.update(length)
+        state, total, seconds = loop.advance(
+            kernel,
+            state,
+            n_draws * thin,
+            step_size,
+            generator,
+            bar,
+            thin=thin,
+            samples=samples,
+            energy=energy,
+            compile=compile,
+        )
+    n_all = warmup + n_draws * thin
     return Chain(
         samples,
         energy,
-        total / done,
+        total / (n_draws * thin),
         None if kernel.step_size is None else float(step_size),
-        (warmup + done) * kernel.n_gradients,
-        (warmup + done) * kernel.n_energies,
-        run.compile_seconds,
+        n_all * kernel.n_gradients,
+        n_all * kernel.n_energies,
+        compile_seconds + seconds,
     )
-
-
-def _blocks(kernel, x0, n_steps, unroll, generator):
-    """The noise of n_steps steps, some hundred at a time; one buffer for all."""
-    width = kernel.n_noise * x0.numel() * x0.element_size()
-    length = min(_BLOCK_STEPS, max(1, _BLOCK_BYTES // width))
-    length = max(unroll, length // unroll * unroll)
-    noise = None
-    for start in range(0, n_steps, length):
-        noise = kernel.draw(min(length, n_steps - start), x0, generator, noise)
-        yield noise
 
 
 def _check_count(name: str, value: int, least: int) -> None:

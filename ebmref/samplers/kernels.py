@@ -9,8 +9,9 @@ A kernel is four things, made by the functions below and run by `ebmref.samplers
     step(state, noise, step_size) -> state, acceptance probability (n,); step_size is 0-d
     step_size                                    or None where there is none to choose
 
-All chains move together along the first dimension. A proposal whose energy or gradient is not
-a finite number is never taken: a wall (+inf) and a NaN are both outside the support.
+All chains move together along the first dimension, which every tensor of a state has. A
+proposal whose energy or gradient is not a finite number is never taken: a wall (+inf) and a
+NaN are both outside the support.
 """
 
 import functools
@@ -435,7 +436,7 @@ def parallel_tempering(energy: Energy, step_size: float, betas: tuple[float, ...
 
 
 class Replicas(NamedTuple):
-    """Every chain at every temperature: `(n_betas, n, ...)`."""
+    """Every chain at every temperature: `(n, n_betas, ...)`, the chains first as everywhere."""
 
     xs: Tensor
     energies: Tensor
@@ -444,60 +445,59 @@ class Replicas(NamedTuple):
 
     @property
     def x(self) -> Tensor:
-        return self.xs[0]
+        return self.xs[:, 0]
 
     @property
     def energy(self) -> Tensor:
-        return self.energies[0]
+        return self.energies[:, 0]
 
 
 def _init_replicas(energy, n_betas, x, generator):
     start = _init_slope(energy, x, generator)
-    copies = [torch.stack([part] * n_betas) for part in start]
-    return Replicas(*copies, torch.zeros((), dtype=torch.long, device=x.device))
+    copies = [torch.stack([part] * n_betas, 1) for part in start]
+    return Replicas(*copies, torch.zeros(len(x), dtype=torch.long, device=x.device))
 
 
 def _draw_replicas(n_betas, n_steps, x, generator, out=None):
     xi, u, swap_u = out or (None, None, None)
     return (
-        normal((n_steps, n_betas, *x.shape), x, generator, xi),
-        uniform((n_steps, n_betas, len(x)), x, generator, u),
-        uniform((n_steps, n_betas, len(x)), x, generator, swap_u),
+        normal((n_steps, len(x), n_betas, *x.shape[1:]), x, generator, xi),
+        uniform((n_steps, len(x), n_betas), x, generator, u),
+        uniform((n_steps, len(x), n_betas), x, generator, swap_u),
     )
 
 
 def _tempering_step(energy, betas, state, noise, step_size):
     xi, u, swap_u = noise
-    k, n = swap_u.shape
-    beta = swap_u.new_tensor(betas).repeat_interleave(n)
+    n, k = swap_u.shape
+    levels = swap_u.new_tensor(betas)
 
-    # beta E is an energy like any other, h / beta its step: one batch of k * n chains.
-    x = state.xs.flatten(0, 1)
-    wide = per_chain(beta, x)
-    here = Slope(x, state.energies.flatten(), state.gradients.flatten(0, 1))
-    xi, u, step = xi.flatten(0, 1), u.flatten(), step_size / wide
-    y = langevin_proposal(x, wide * here.gradient, xi, step)
+    # beta E is an energy like any other, h / beta its step: one batch of n * k chains.
+    here = Slope(state.xs.flatten(0, 1), state.energies.flatten(), state.gradients.flatten(0, 1))
+    beta = levels.repeat(n)
+    wide = per_chain(beta, here.x)
+    xi, step = xi.flatten(0, 1), step_size / wide
+    y = langevin_proposal(here.x, wide * here.gradient, xi, step)
     there = Slope(y, *value_and_gradient(energy, y))
     back = langevin_ratio(wide * here.gradient, wide * there.gradient, xi, step)
-    moved, acceptance = metropolis(here, there, beta * (here.energy - there.energy) + back, u)
-    xs = moved.x.view_as(state.xs)
-    energies, gradients = moved.energy.view(k, n), moved.gradient.view_as(state.xs)
+    log_ratio = beta * (here.energy - there.energy) + back
+    moved, acceptance = metropolis(here, there, log_ratio, u.flatten())
+    xs, gradients = moved.x.view_as(state.xs), moved.gradient.view_as(state.gradients)
+    energies = moved.energy.view(n, k)
 
     # Pairs (0, 1), (2, 3), ... or (1, 2), (3, 4), ...; an end without partner meets itself.
     rank = torch.arange(k, device=xi.device)
-    partner = rank + 1 - 2 * ((rank + state.parity) % 2)
+    partner = rank + 1 - 2 * ((rank + state.parity[:, None]) % 2)
     partner = torch.where((partner < 0) | (partner >= k), rank, partner)
-    levels = swap_u.new_tensor(betas)
-    log_ratio = (levels - levels[partner])[:, None] * (energies - energies[partner])
+    row = torch.arange(n, device=xi.device)[:, None]
+    log_ratio = (levels - levels[partner]) * (energies - energies[row, partner])
     # Both of a pair read the number of its lower rank, so that they agree.
-    swap = log_ratio >= torch.log1p(-swap_u[torch.minimum(rank, partner)])
+    swap = log_ratio >= torch.log1p(-swap_u[row, torch.minimum(rank, partner)])
+    source = torch.where(swap, partner, rank)
     state = Replicas(
-        torch.where(per_chain(swap, xs, 2), xs[partner], xs),
-        torch.where(swap, energies[partner], energies),
-        torch.where(per_chain(swap, xs, 2), gradients[partner], gradients),
-        1 - state.parity,
+        xs[row, source], energies[row, source], gradients[row, source], 1 - state.parity
     )
-    return state, acceptance.view(k, n)[0]
+    return state, acceptance.view(n, k)[:, 0]
 
 
 # What the kernels share ---------------------------------------------------------------------
@@ -533,9 +533,9 @@ def _sum(x: Tensor) -> Tensor:
     return x.reshape(len(x), -1).sum(1)
 
 
-def per_chain(value: Tensor, x: Tensor, n_batch: int = 1) -> Tensor:
-    """`value`, one number a chain, shaped to broadcast with x."""
-    return value.view(*value.shape, *(1,) * (x.dim() - n_batch))
+def per_chain(value: Tensor, x: Tensor) -> Tensor:
+    """`value`, `(n,)`, shaped to broadcast with x `(n, *event)`."""
+    return value.view(-1, *(1,) * (x.dim() - 1))
 
 
 def _init_point(energy, x, generator):

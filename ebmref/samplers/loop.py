@@ -1,0 +1,323 @@
+"""The loop over steps: in Python, or as one compiled graph.
+
+The graph is a scan over a block of noise, several steps an iteration, with the gradient inside.
+Its time goes into arithmetic; a loop in Python pays for dispatch at every step, which with few
+chains is nearly all it does.
+
+With many chains on a CPU the graph runs on tiles of them, each small enough for a core's cache
+and with a source of noise of its own, as many at a time as there are threads. Chains never
+meet, so no step has to wait for another tile's.
+"""
+
+import functools
+import itertools
+import threading
+import time
+import types
+import warnings
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from ebmref.samplers.kernels import Kernel
+
+# Noise is drawn for this many bytes or steps at a time, whichever is less.
+_BLOCK_BYTES = 1 << 24
+_TILE_BYTES = 1 << 21
+_BLOCK_STEPS = 480
+# Gradients in the body of the scan: more are faster to run and slower to compile.
+_BODY = 10
+# Numbers of a state above which a step is long enough to be an iteration by itself.
+_WIDE = 1 << 18
+# Numbers of x in a tile, and chains in the smallest.
+_TILE = 1 << 14
+_FEWEST = 32
+# Graphs kept for kernels to come, the least recently used dropped first.
+_KEPT = 32
+_graphs: OrderedDict = OrderedDict()
+_numbers = itertools.count()
+
+
+class Refused(Exception):
+    """The compiler does not take this kernel or its energy."""
+
+
+def advance(
+    kernel: Kernel,
+    state,
+    n_steps: int,
+    step_size: Tensor,
+    generator: torch.Generator,
+    bar,
+    *,
+    thin: int = 1,
+    samples: Tensor | None = None,
+    energy: Tensor | None = None,
+    compile: bool = False,
+):
+    """Make n_steps steps of all chains.
+
+    Args:
+        kernel: what steps.
+        state: the kernel's, of n chains.
+        n_steps: >= 0.
+        step_size: 0-d.
+        generator: source of all randomness.
+        bar: a progress bar, told the steps of single chains.
+        thin: every thin-th state goes into samples and energy.
+        samples, energy: `(n_steps // thin, n, *event)` and `(n_steps // thin, n)`, to be filled;
+            None to keep nothing.
+        compile: run as one graph; with a warning, in Python where the compiler refuses.
+
+    Returns:
+        The state, the sum over the steps of the acceptance probability `(n,)`, and the seconds
+        spent in the compiler.
+    """
+    if compile:
+        before = generator.get_state()
+        try:
+            return _advance_compiled(
+                kernel, state, n_steps, step_size, generator, bar, thin, samples, energy
+            )
+        except Refused as refused:
+            generator.set_state(before)
+            warnings.warn(str(refused), RuntimeWarning, stacklevel=3)
+    total = torch.zeros_like(state.energy)
+    done = 0
+    length = _block(kernel, state.x, _BLOCK_BYTES, 1)
+    for noise in _noise(kernel, state.x, n_steps, length, generator):
+        for one in _unbind(noise):
+            state, acceptance = kernel.step(state, one, step_size)
+            total += acceptance
+            done += 1
+            if samples is not None and done % thin == 0:
+                samples[done // thin - 1], energy[done // thin - 1] = state.x, state.energy
+        bar.update(len(noise[0]) * len(total))
+    return state, total, 0.0
+
+
+def _advance_compiled(kernel, state, n_steps, step_size, generator, bar, thin, samples, energy):
+    n, threads = len(state.energy), torch.get_num_threads()
+    n_tiles = _n_tiles(state.x, threads)
+    size = -(-n // n_tiles)
+    sources, block_bytes = [generator], _BLOCK_BYTES
+    if n_tiles > 1:
+        seeds = torch.randint(2**63 - 1, (n_tiles,), generator=generator).tolist()
+        sources = [torch.Generator().manual_seed(seed) for seed in seeds]
+        block_bytes = _TILE_BYTES
+    # All tiles are of one size, for one graph: the last is filled up with chains of the one
+    # before it, and what it makes of those is left aside.
+    wanted = [slice(k * size, min(n, (k + 1) * size)) for k in range(n_tiles)]
+    inside = [slice(max(0, n - size) if w.stop == n else w.start, w.stop) for w in wanted]
+    states = [type(state)(*(part[i].clone() for part in state)) for i in inside]
+    unroll, every = _layout(kernel, states[0].x, thin)
+    graph = _Graph(kernel, states[0], unroll, every)
+    tiles = [
+        _tile(graph, kernel, tile, n_steps, step_size, source, thin, block_bytes)
+        for tile, source in zip(states, sources, strict=True)
+    ]
+    totals = [torch.zeros_like(tile.energy) for tile in states]
+    kept = [0] * n_tiles
+    stopped = threading.Event()
+
+    def run(k: int, n_blocks: int | None = None) -> None:
+        new = slice(wanted[k].start - inside[k].start, size)
+        with torch.no_grad():
+            for length, state, total, draws in itertools.islice(tiles[k], n_blocks):
+                states[k], totals[k] = state, totals[k] + total
+                for xs, energies in draws if samples is not None else ():
+                    to = slice(kept[k], kept[k] + len(xs))
+                    samples[to, wanted[k]], energy[to, wanted[k]] = xs[:, new], energies[:, new]
+                    kept[k] = to.stop
+                bar.update(length * (wanted[k].stop - wanted[k].start))
+                if stopped.is_set():
+                    return
+
+    if n_tiles == 1:
+        run(0)
+    else:
+        workers = _workers(threads)
+        workers.submit(run, 0, 1).result()  # compiles; the others find it done
+        try:
+            list(workers.map(run, range(n_tiles)))
+        finally:
+            stopped.set()
+
+    def whole(parts):
+        new = (slice(w.start - i.start, size) for w, i in zip(wanted, inside, strict=True))
+        return torch.cat([part[s] for part, s in zip(parts, new, strict=True)])
+
+    return (
+        type(state)(*map(whole, zip(*states, strict=True))),
+        whole(totals),
+        graph.compile_seconds,
+    )
+
+
+def _n_tiles(x: Tensor, threads: int) -> int:
+    """How many tiles: a multiple of the threads, or one where that would make them too small."""
+    most = len(x) // _FEWEST
+    if x.device.type != "cpu" or most < threads:
+        return 1
+    return max(threads, min(most, x.numel() // _TILE)) // threads * threads
+
+
+def _layout(kernel: Kernel, x: Tensor, thin: int) -> tuple[int, int]:
+    """Steps an iteration of the scan makes, and of which of them it hands out the state.
+
+    Each `every`-th state is handed out: all that the grid of thin needs, and few besides.
+    """
+    most = max(1, min(_BODY // max(1, kernel.n_gradients), _WIDE // x.numel()))
+    if thin <= most:
+        return most // thin * thin, thin
+    unroll = max(k for k in range(1, most + 1) if thin % k == 0)
+    return unroll, unroll
+
+
+def _tile(graph, kernel, state, n_steps, step_size, generator, thin, block_bytes):
+    """Step some chains; after each block of noise, what happened in it.
+
+    Yields:
+        The number of steps, the state, the sum of the acceptance probabilities `(n,)`, and what
+        fell on the grid of thin: pairs of positions `(k, n, *event)` and energies `(k, n)`.
+    """
+    unroll, every = graph.unroll, graph.every
+    stride = thin // every
+    done = 0
+    length = _block(kernel, state.x, block_bytes, unroll)
+    for noise in _noise(kernel, state.x, n_steps, length, generator):
+        draws, total = [], 0
+        whole = len(noise[0]) // unroll * unroll
+        if whole:
+            state, xs, energies, total = graph(state, [part[:whole] for part in noise], step_size)
+            # States after steps every, 2 every, ... of this block; those on the grid are kept.
+            first = -(done // every + 1) % stride
+            draws.append((xs[first::stride], energies[first::stride]))
+        for k, one in enumerate(_unbind([part[whole:] for part in noise]), done + whole + 1):
+            state, acceptance = kernel.step(state, one, step_size)
+            total = total + acceptance
+            if k % thin == 0:
+                draws.append((state.x[None], state.energy[None]))
+        done += len(noise[0])
+        yield len(noise[0]), state, total, draws
+
+
+class _Graph:
+    """A kernel's compiled loop over blocks of noise, for states of one shape.
+
+    Attributes:
+        unroll, every: see `_layout`.
+        compile_seconds: spent in the compiler.
+    """
+
+    def __init__(self, kernel: Kernel, state, unroll: int, every: int):
+        self.unroll, self.every, self.compile_seconds = unroll, every, 0.0
+        self._kernel = kernel
+        shapes = tuple((p.shape, p.stride(), p.dtype, p.device) for p in state)
+        step = kernel.step
+        self._key = (step.func, step.args, unroll, every, _n_tiles(state.x, 1) > 1, shapes)
+
+    def __call__(self, state, noise, step_size):
+        """Make the noise's steps, a multiple of unroll.
+
+        Returns:
+            The state; the states handed out, `(n_out, n, *event)` and `(n_out, n)`; the sum of
+            the acceptance probabilities `(n,)`.
+
+        Raises:
+            Refused: the compiler does not take the kernel or its energy.
+        """
+        blocks = [part.unflatten(0, (-1, self.unroll)) for part in noise]
+        for part in blocks:
+            torch._dynamo.maybe_mark_dynamic(part, 0)
+        graph = _graphs.get(self._key)
+        if graph is None:
+            began = time.perf_counter()
+            graph = _compile(self._kernel.step, type(state), self.unroll, self.every, state.x)
+            try:
+                out = graph(tuple(state), blocks, step_size)
+            except Exception as error:
+                reason = (str(error).strip().splitlines() or [""])[0]
+                raise Refused(
+                    f"compile: goes on without, as the compiler refused {self._kernel.name} "
+                    f"({type(error).__name__}: {reason})"
+                ) from error
+            self.compile_seconds = time.perf_counter() - began
+            _graphs[self._key] = graph
+            while len(_graphs) > _KEPT:
+                _graphs.popitem(last=False)
+        else:
+            _graphs.move_to_end(self._key)
+            out = graph(tuple(state), blocks, step_size)
+        *parts, xs, energies, total = out
+        return type(state)(*parts), xs.flatten(0, 1), energies.flatten(0, 1), total.sum(0)
+
+
+def _compile(step, make, unroll: int, every: int, x: Tensor):
+    """The graph: `unroll` steps an iteration, each `every`-th state handed out."""
+    from torch._higher_order_ops.scan import scan
+
+    def loop(state, noise, step_size):
+        def body(carry, noise):
+            state = make(*carry)
+            xs, energies, total = [], [], 0
+            for k in range(unroll):
+                state, acceptance = step(state, tuple(part[k] for part in noise), step_size)
+                total = total + acceptance
+                if (k + 1) % every == 0:
+                    xs.append(state.x)
+                    energies.append(state.energy)
+            # A scan may not hand out the same tensor twice.
+            return [part.clone() for part in state], [
+                torch.stack(xs),
+                torch.stack(energies),
+                total.clone(),
+            ]
+
+        carry, kept = scan(body, list(state), list(noise))
+        return *carry, *kept
+
+    # The compiler counts and mixes up what it knows of one code object: each graph has its own.
+    code = loop.__code__.replace(co_name=f"loop_{next(_numbers)}")
+    loop = types.FunctionType(code, loop.__globals__, closure=loop.__closure__)
+    return torch.compile(loop, fullgraph=True, options={"cpp_wrapper": x.device.type == "cpu"})
+
+
+@functools.cache
+def _workers(n: int) -> ThreadPoolExecutor:
+    """n threads that compute on one core each."""
+    ready = threading.Barrier(n + 1)
+
+    def begin():
+        torch.get_num_threads()  # a thread's first look would undo a choice made before it
+        torch.set_num_threads(1)
+        ready.wait()
+
+    pool = ThreadPoolExecutor(n, thread_name_prefix="chains", initializer=begin)
+    for _ in range(n):
+        pool.submit(int)
+    ready.wait()
+    torch.set_num_threads(n)  # the workers' choice would be that of threads to come
+    return pool
+
+
+def _block(kernel: Kernel, x: Tensor, block_bytes: int, unroll: int) -> int:
+    """Steps whose noise is drawn at once."""
+    width = kernel.n_noise * x.numel() * x.element_size()
+    length = min(_BLOCK_STEPS, max(1, block_bytes // width))
+    return max(unroll, length // unroll * unroll)
+
+
+def _noise(kernel: Kernel, x: Tensor, n_steps: int, length: int, generator: torch.Generator):
+    """The noise of n_steps steps, `length` at a time; one buffer for all."""
+    noise = None
+    for start in range(0, n_steps, length):
+        noise = kernel.draw(min(length, n_steps - start), x, generator, noise)
+        yield noise
+
+
+def _unbind(noise):
+    """The noise of one step after another."""
+    return zip(*(part.unbind(0) for part in noise), strict=True)
