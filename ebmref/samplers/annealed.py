@@ -35,8 +35,9 @@ class Annealed(NamedTuple):
         log_z: 0-d, log of that mean. The mean is unbiased; its log is low on average, by half
             the square of `log_z_se`.
         log_z_se: 0-d, standard error of log_z by the delta method; particles with a common
-            ancestor count as one (Chan & Lai 2013). Too small where the particles that
-            matter are missing: look at `ess` and at several runs.
+            ancestor count as one (Chan & Lai 2013), which after many resamplings makes it up to
+            half again too large. Too small where the particles that matter are missing: look
+            at `ess` and at several runs.
         ess: 0-d, (sum w)^2 / sum w^2 of the last weights.
         acceptance_rate: `(T,)`, of the moves at each temperature.
         n_resamplings: how often the particles were resampled.
@@ -231,10 +232,11 @@ def _path(betas: int | Sequence[float]) -> list[float]:
 
 
 def _sizes(step_size: float | Sequence[float], n: int) -> list[float]:
+    one = isinstance(step_size, int | float) and not isinstance(step_size, bool)
     try:
-        sizes = [float(step_size)] * n
-    except (TypeError, ValueError, RuntimeError):
-        sizes = [float(size) for size in step_size]
+        sizes = [float(step_size)] * n if one else [float(size) for size in step_size]
+    except (TypeError, ValueError):
+        sizes = []
     if len(sizes) != n or not all(0 < size < math.inf for size in sizes):
         raise ValueError(
             f"step_size: expected one number > 0, or one for each of {n} betas; got {step_size!r}"

@@ -23,7 +23,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ebmref.energies import Energy, value_and_gradient
+from ebmref.energies import Energy, check_energy, value_and_gradient
 from ebmref.samplers.noise import normal, uniform
 
 
@@ -339,7 +339,7 @@ def _isir_step(energy, state, noise, step_size):
     value = energy(proposed.flatten(0, 1)).view(n, n_proposals)
     value = torch.cat([state.energy[:, None], value], 1)
     log_weight = torch.cat([state.log_weight[:, None], -value[:, 1:] - log_q], 1)
-    log_weight = torch.where(log_weight.isnan(), -math.inf, log_weight)
+    log_weight = log_weight.nan_to_num(nan=-math.inf, posinf=-math.inf, neginf=-math.inf)
     share = log_weight.softmax(1)
     # The first place at which the cumulated shares pass u.
     chosen = (share.cumsum(1) <= u[:, None]).sum(1, keepdim=True).clamp(max=n_proposals)
@@ -504,13 +504,14 @@ def _tempering_step(energy, betas, state, noise, step_size):
 
 
 def metropolis(state, proposed, log_ratio, u):
-    """Take the proposal with probability min(1, A); a NaN ratio is a rejection.
+    """Take the proposal with probability min(1, A), and say that probability.
 
-    log(1 - u) is at most 0 and never -inf, so that A = 0 is never taken.
+    A ratio that is not finite means an energy that is not, and is a rejection. log(1 - u) is
+    at most 0 and never -inf, so that A = 0 is never taken.
     """
+    log_ratio = log_ratio.nan_to_num(nan=-math.inf, posinf=-math.inf, neginf=-math.inf)
     accept = log_ratio >= torch.log1p(-u)
-    probability = log_ratio.nan_to_num(nan=-math.inf).clamp(max=0).exp()
-    return _choose(accept, proposed, state), probability
+    return _choose(accept, proposed, state), log_ratio.clamp(max=0).exp()
 
 
 def _keep_inside(state, proposed):
@@ -548,6 +549,7 @@ def _init_slope(energy, x, generator):
 
 def _init_weighted(energy, proposal, x, generator):
     value = energy(x)
+    check_energy(value, len(x))
     log_q = proposal.log_prob(x)
     if not log_q.isfinite().all():
         raise ValueError("x0: the proposal's log_prob is not finite there")

@@ -26,7 +26,7 @@ from ebmref.samplers.kernels import Kernel
 # Noise is drawn for this many bytes or steps at a time, whichever is less.
 _BLOCK_BYTES = 1 << 24
 _TILE_BYTES = 1 << 21
-_BLOCK_STEPS = 480
+_BLOCK_STEPS = 4096
 # Gradients in the body of the scan: more are faster to run and slower to compile.
 _BODY = 10
 # Numbers of a state above which a step is long enough to be an iteration by itself.
