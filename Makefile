@@ -10,6 +10,7 @@ CHAPTER ?=
 SEED ?=
 DEVICE ?=
 PARAMS ?=
+ONLY ?=
 
 PY := .venv/bin/python
 EBM := $(PY) -m ebmbook
@@ -18,7 +19,7 @@ SIZE := $(if $(PROFILE),--profile "$(PROFILE)")
 # nbval: a whole notebook stays in one worker; records are judged in the quick profile.
 NBVAL := -p no:cacheprovider -W default --nbval-lax --nbval-current-env --dist loadscope
 
-.PHONY: help book run check record html test nbval lint lock clean
+.PHONY: help book run check record html test nbval lint bench lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -28,6 +29,7 @@ help:
 	@echo "make run      run chapters: CHAPTER= PROFILE=quick|full SEED= DEVICE= PARAMS='name=value ...'"
 	@echo "make check    hold the last run of PROFILE against the ledger"
 	@echo "make record   make the committed notebooks anew: CHAPTER= PROFILE=quick|full"
+	@echo "make bench    samplers against public peers, into _build/bench: ONLY='hmc/*/100'"
 	@echo "make lint     ruff        make lock   pin the versions anew        make clean"
 
 .venv/ready: requirements.lock pyproject.toml tools/setup.sh
@@ -61,6 +63,12 @@ nbval: .venv/ready
 
 lint: .venv/ready
 	@$(PY) -m ruff check -q . && $(PY) -m ruff format -q --check .
+
+bench: .venv/peers
+	@$(PY) bench/samplers.py $(if $(ONLY),--only "$(ONLY)")
+
+.venv/peers: .venv/ready pyproject.toml
+	@tools/setup.sh peers
 
 lock: .venv/ready
 	uv pip compile -q --universal --generate-hashes --extra book --extra test \

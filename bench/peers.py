@@ -75,20 +75,27 @@ def targets(seed: int = 0) -> dict[str, Target]:
     corners = 1.5 * np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]])
     mixture = {"means": corners, "scales": [0.6, 0.7, 0.8, 0.9], "weights": [0.1, 0.2, 0.3, 0.4]}
 
-    index = np.arange(100)
-    covariance = 0.5 ** np.abs(index[:, None] - index)  # eigenvalues from 1/3 to 3
-    gaussian = {"mean": np.linspace(-1, 1, 100), "covariance": covariance}
-
     mlp = {}
     for i, (n_in, n_out) in enumerate([(16, 128), (128, 128), (128, 1)], 1):
         mlp[f"weight_{i}"] = 2 * rng.standard_normal((n_in, n_out)) / n_in**0.5
         mlp[f"bias_{i}"] = 0.1 * rng.standard_normal(n_out)
 
-    laws = [("mixture", 2, mixture), ("gaussian", 100, gaussian), ("mlp", 16, mlp)]
     return {
-        name: Target(name, dim, {key: np.asarray(v, np.float32) for key, v in values.items()})
-        for name, dim, values in laws
+        "mixture": _target("mixture", 2, mixture),
+        "gaussian": gaussian(100),
+        "mlp": _target("mlp", 16, mlp),
     }
+
+
+def gaussian(dim: int) -> Target:
+    """A correlated Gaussian; the eigenvalues of its covariance lie between 1/3 and 3."""
+    index = np.arange(dim)
+    covariance = 0.5 ** np.abs(index[:, None] - index)
+    return _target("gaussian", dim, {"mean": np.linspace(-1, 1, dim), "covariance": covariance})
+
+
+def _target(name: str, dim: int, values: dict) -> Target:
+    return Target(name, dim, {key: np.asarray(v, np.float32) for key, v in values.items()})
 
 
 def start(target: Target, n_chains: int, seed: int = 0) -> np.ndarray:
@@ -158,21 +165,20 @@ def blackjax_cell(
     n_steps: int,
     step_size: float,
     prng: str = "threefry2x32",
+    vmap: bool = False,
 ) -> Cell:
-    """blackjax as fast as we know how: the whole run one jitted scan over vmapped kernels.
+    """blackjax with the whole run one jitted scan over its kernels.
 
-    What that took, where a cell allows a choice (2 cores, jax 0.10.2):
+    With `vmap`, as its documentation runs many chains: the kernel of one chain under vmap, a
+    key a chain and step. Without, as fast as we know how (2 cores, jax 0.10.2): ULA takes all
+    chains as one position, with one key a step, which saves the splitting (the other kernels
+    accept or reject a position whole, so they need vmap), and one chain alone goes without
+    vmap (1.3 times as fast).
 
-    - Scan over vmapped steps. vmap over scans is the same program with the keys laid out
-      worse; carrying a key a chain is slower by a factor of 1.3 to 3.
-    - ULA: all chains are one position of the kernel, with one key a step instead of one a
-      chain, which saves the splitting; the other kernels accept or reject a position whole,
-      so they need vmap. One chain alone goes without vmap (1.3 times as fast).
-    - The keys of the run split ahead of the scan, or carried and split inside it: either is
-      up to three times as fast as the other, and it is hard to say where. Both are compiled
-      and timed, and the faster is kept.
-    - unroll in the scan: slower with one chain, no gain with more. Donating the state: no
-      gain.
+    Either way the keys are split ahead of the scan, or carried and split inside it: either is
+    up to three times as fast as the other, and it is hard to say where. Both are compiled and
+    timed, and the faster is kept. Tried and left: vmap over scans, a key carried a chain
+    (slower by 1.3 to 3), unroll in the scan and a donated state (no gain).
 
     The keys split ahead take n_steps * n_chains * 8 bytes (16 with rbg).
     """
@@ -181,7 +187,7 @@ def blackjax_cell(
 
     positions = start(target, n_chains)
     init, step = _blackjax_kernel(algorithm, target, step_size)
-    batched = algorithm != "ula" and n_chains > 1
+    batched = vmap or (algorithm != "ula" and n_chains > 1)
     if batched:
         init, step = jax.vmap(init), jax.vmap(step)
     elif algorithm != "ula":
@@ -212,7 +218,7 @@ def blackjax_cell(
             time.perf_counter() - began,
             f"{prng}, {note}",
         )
-        tried.append((rate(cell, n_chains * n_steps, rounds=3), cell))
+        tried.append((rate(cell, n_chains * n_steps, rounds=2), cell))
     return max(tried, key=lambda pair: pair[0])[1]
 
 

@@ -17,6 +17,7 @@ Results go to _build/bench/samplers.json and, as tables, to _build/bench/sampler
 import argparse
 import contextlib
 import fnmatch
+import functools
 import importlib.metadata
 import json
 import multiprocessing
@@ -25,7 +26,6 @@ import platform
 import statistics
 import sys
 import time
-import traceback
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -45,51 +45,62 @@ OURS = {
     "ebmref, autograd": {"analytic": False, "compile": True},
     "ebmref, eager": {"analytic": False, "compile": False},
 }
-PEERS = ("blackjax", "torchebm", "tfp")
-N_CHAINS = (1, 100, 10_000)
-# Steps a call, so that one takes a fraction of a second in the fast libraries.
-N_STEPS = {
-    "mixture": {1: 20_000, 100: 20_000, 10_000: 1000},
-    "gaussian": {1: 10_000, 100: 4000, 10_000: 80},
-    "mlp": {1000: 400},
-}
+PEERS = ("blackjax", "blackjax, best form", "torchebm", "tfp")
 
 
 class Work(NamedTuple):
-    """One cell of the table."""
+    """One cell of the table: `n_steps` steps a call, of `n_chains` chains."""
 
     algorithm: str
     target: str
     n_chains: int
+    n_steps: int
 
     @property
     def name(self) -> str:
         return f"{self.algorithm}/{self.target}/{self.n_chains}"
 
     @property
-    def n_steps(self) -> int:
-        steps = N_STEPS[self.target][self.n_chains]
-        return steps // 5 if self.algorithm == "hmc" else steps
-
-    @property
     def step_size(self) -> float:
         return peers.STEP_SIZES[self.target][self.algorithm]
 
 
+# Steps a call, so that one takes a fraction of a second in the fast libraries.
+N_STEPS = {
+    "mixture": {1: 10_000, 100: 20_000, 10_000: 1000},
+    "gaussian": {1: 10_000, 100: 4000, 10_000: 200},
+    "mlp": {1000: 400},
+}
+# Steps a call where chains, dimension or steps grow, with the work kept about the same.
+GROWING = {
+    "chains, MALA on the mixture": {
+        n: (Work("mala", "mixture", n, min(20_000, 4_000_000 // n)), None)
+        for n in (1, 10, 100, 1000, 10_000, 100_000)
+    },
+    "dimension, MALA on the Gaussian, 100 chains": {
+        d: (Work("mala", "gaussian", 100, min(20_000, 400_000 // d)), d)
+        for d in (2, 10, 30, 100, 300, 1000)
+    },
+    "steps a call, MALA on the mixture, 100 chains": {
+        n: (Work("mala", "mixture", 100, n), None) for n in (100, 1000, 10_000, 100_000)
+    },
+}
+
+
 def cells() -> list[Work]:
     """The cells in the order of the table."""
-    table = [
-        Work(algorithm, target, n)
-        for target in ("mixture", "gaussian")
+    return [
+        Work(algorithm, target, n, steps // 5 if algorithm == "hmc" else steps)
+        for target in N_STEPS
         for algorithm in peers.ALGORITHMS
-        for n in N_CHAINS
+        for n, steps in N_STEPS[target].items()
+        if (algorithm, target) != ("random_walk", "mlp")
     ]
-    return table + [Work(algorithm, "mlp", 1000) for algorithm in ("ula", "mala", "hmc")]
 
 
 def floor(work: Work, peer: str) -> float | None:
     """The ratio that we ask of ourselves in this cell; None where the cell is only reported."""
-    algorithm, target, n = work
+    algorithm, target, n, _ = work
     if peer == "torchebm":
         return 3.5 if n <= 100 else 1.5
     if peer != "blackjax":
@@ -166,13 +177,22 @@ def build(library: str, work: Work, dim: int | None = None) -> peers.Cell | str:
             return "the MLP has no analytic gradient; see autograd"
         return our_cell(*arguments, **OURS[library])
     reason = peers.missing(library, work.algorithm)
+    if library == "blackjax, best form" and work.algorithm != "ula" and work.n_chains > 1:
+        reason = "the same program as blackjax where chains are many and can reject"
     if reason:
         return reason
     if library == "torchebm":
         return peers.torchebm_cell(*arguments)
-    made = [peers.CELLS[library](*arguments, prng) for prng in peers.PRNGS]
+    make = {
+        "tfp": peers.tfp_cell,
+        "blackjax": functools.partial(peers.blackjax_cell, vmap=True),
+        "blackjax, best form": peers.blackjax_cell,
+    }[library]
+    # TFP's loops take no other generator than the first.
+    prngs = peers.PRNGS[:1] if library == "tfp" else peers.PRNGS
+    made = [make(*arguments, prng) for prng in prngs]
     work_done = work.n_chains * work.n_steps
-    return max(made, key=lambda cell: peers.rate(cell, work_done, rounds=3))
+    return max(made, key=lambda cell: peers.rate(cell, work_done, rounds=2))
 
 
 def serve(library: str, pipe) -> None:
@@ -198,8 +218,9 @@ def serve(library: str, pipe) -> None:
                 pipe.send(time.perf_counter() - began)
             else:  # the positions after each of n calls of advance
                 pipe.send(np.stack([cell.advance() for _ in range(arguments[0])]))
-        except Exception:
-            pipe.send(f"failed: {traceback.format_exc().strip().splitlines()[-1]}")
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [""])[0]
+            pipe.send(f"failed: {type(error).__name__}: {reason}")
 
 
 class Library:
@@ -214,7 +235,13 @@ class Library:
         other.close()
 
     def call(self, *message):
+        self.begin(*message)
+        return self.answer()
+
+    def begin(self, *message) -> None:
         self._pipe.send(message)
+
+    def answer(self):
         return self._pipe.recv()
 
     def close(self) -> None:
@@ -236,11 +263,17 @@ def libraries(names):
 
 def measure(work: Work, running: list[Library], rounds: int, dim: int | None = None) -> dict:
     """Rates of every library in one cell: chain-steps a second, one number a round."""
+    entries = {}
     result = {"cell": work.name, "n_steps": work.n_steps, "step_size": work.step_size}
-    result["libraries"] = entries = {}
+    result["libraries"] = entries
     ready = []
-    for library in running:
-        answer = library.call("build", work, dim)
+    # Ours compile side by side; the peers choose between programs by timing them, alone.
+    ours = [library for library in running if library.name in OURS]
+    for library in ours:
+        library.begin("build", work, dim)
+    answers = [library.answer() for library in ours]
+    answers += [library.call("build", work, dim) for library in running if library not in ours]
+    for library, answer in zip(ours + [x for x in running if x not in ours], answers, strict=True):
         if isinstance(answer, str):
             entries[library.name] = {"missing": answer}
         else:
@@ -265,29 +298,49 @@ def ratios(result: dict, ours: str, peer: str) -> tuple[float, float, float] | N
     return min(each), statistics.median(each), max(each)
 
 
-# ESS a second and scaling
+# Effective draws, and growth
 
 
-def ess_per_second(work: Work, running: list[Library], rate_of: dict[str, float]) -> dict:
-    """Effective draws a second, worst coordinate: ESS a step on each library's own draws."""
+def effective_draws(running: list[Library], rounds: int) -> list[dict]:
+    """MALA and HMC, 100 chains: effective draws a second of the worst coordinate.
+
+    The rate is that of the cell; how much a step is worth is told by ArviZ, on draws of each
+    library's own, some steps apart.
+    """
+    apart = {"mixture": 5, "gaussian": 5}
+    out = []
+    for target in apart:
+        for algorithm in ("mala", "hmc"):
+            cell = next(w for w in cells() if w[:3] == (algorithm, target, 100))
+            rates = measure(cell, running, rounds)["libraries"]
+            short = cell._replace(n_steps=apart[target])
+            for library in running:
+                if isinstance(library.call("build", short, None), str):
+                    continue
+                library.call("draws", 200)
+                worth = ess_a_step(library.call("draws", 500), short.n_steps)
+                rate = statistics.median(rates[library.name]["rates"])
+                out.append(
+                    {
+                        "cell": cell.name,
+                        "library": library.name,
+                        "ess_per_step": worth,
+                        "ess_per_second": worth * rate,
+                    }
+                )
+    return out
+
+
+def ess_a_step(draws: np.ndarray, apart: int) -> float:
+    """Effective draws of the worst coordinate for a step of a chain.
+
+    Args:
+        draws: `(n_draws, n_chains, dim)`, so many steps apart.
+    """
     from ebmref.samplers.diagnostics import arviz
 
-    out = {}
-    for library in running:
-        if library.name not in rate_of:
-            continue
-        answer = library.call("build", work, None)
-        if isinstance(answer, str):
-            continue
-        library.call("draws", 100)
-        draws = library.call("draws", 500)  # (draws, chains, dim)
-        ess = arviz().ess(arviz().convert_to_dataset(draws.swapaxes(0, 1)))
-        worst = float(ess["x"].min()) / (500 * work.n_steps * work.n_chains)
-        out[library.name] = {
-            "ess_per_step": worst,
-            "ess_per_second": worst * rate_of[library.name],
-        }
-    return out
+    ess = arviz().ess(arviz().convert_to_dataset(draws.swapaxes(0, 1)))
+    return float(ess["x"].min()) / (draws.shape[0] * draws.shape[1] * apart)
 
 
 # Tables
@@ -314,7 +367,7 @@ def tables(results: dict) -> str:
         row = [result["cell"], f"{statistics.median(rates):,.0f}"]
         algorithm, target, n = result["cell"].split("/")
         for peer in PEERS:
-            wanted = floor(Work(algorithm, target, int(n)), peer)
+            wanted = floor(Work(algorithm, target, int(n), 0), peer)
             row.append(_ratio(ratios(result, ours, peer), wanted))
         lines.append("| " + " | ".join(row) + " |")
     lines += [
@@ -347,40 +400,36 @@ def tables(results: dict) -> str:
         if "missing" in entry and name not in OURS
     }
     lines += ["", *(f"- {name}: {reason}" for name, reason in sorted(missing))]
-    if results.get("ess"):
+    if results["ess"]:
         lines += [
             "",
             "## Effective draws a second",
             "",
-            "Worst coordinate, by ArviZ on each library's own draws; both at the cell's step.",
+            "Worst coordinate, 100 chains, at the step of the cell.",
             "",
-            "| cell | library | ESS a 1,000 steps of a chain | ESS a second |",
+            "| cell | library | effective draws a 1,000 steps of a chain | a second, all chains |",
             "|---|---|---:|---:|",
         ]
-        for name, made in results["ess"].items():
-            for library, got in made.items():
-                lines.append(
-                    f"| {name} | {library} | {1000 * got['ess_per_step']:.3g} "
-                    f"| {got['ess_per_second']:,.0f} |"
-                )
-    if results.get("scaling"):
+        for got in results["ess"]:
+            worth = f"{1000 * got['ess_per_step']:.3g} | {got['ess_per_second']:,.0f}"
+            lines.append(f"| {got['cell']} | {got['library']} | {worth} |")
+    if results["growth"]:
         lines += [
             "",
             "## How cost grows",
             "",
-            "Microseconds a step of all chains (median).",
+            "Microseconds a step of all chains (median); `sample` is called anew each time.",
             "",
-            "| what grows | value | ebmref | blackjax | blackjax over ebmref |",
+            "| what grows | to | ebmref | blackjax | ebmref over blackjax |",
             "|---|---:|---:|---:|---|",
         ]
-        for entry in results["scaling"]:
-            result = entry["result"]
+        for entry in results["growth"]:
             row = [entry["what"], f"{entry['value']:,}"]
             for name in ("ebmref", "blackjax"):
-                rates = result["libraries"].get(name, {}).get("rates")
+                rates = entry["libraries"].get(name, {}).get("rates")
                 per_step = 1e6 * entry["n_chains"] / statistics.median(rates) if rates else None
                 row.append("-" if per_step is None else f"{per_step:,.2f}")
-            row.append(_ratio(ratios(result, "ebmref", "blackjax")))
+            row.append(_ratio(ratios(entry, "ebmref", "blackjax")))
             lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines) + "\n"
 
@@ -424,27 +473,17 @@ def _installed(name: str) -> bool:
     return True
 
 
-def scaling_cells() -> list[tuple[str, int, Work, int | None]]:
-    """(what grows, its value, the cell, dimension of the Gaussian or None for the mixture)."""
-    out = []
-    for n in (1, 10, 100, 1000, 10_000, 100_000):
-        out.append(("chains, mala on the mixture", n, Work("mala", "mixture", n), None))
-    for d in (2, 10, 30, 100, 300, 1000):
-        out.append(
-            ("dimension, mala on a Gaussian, 100 chains", d, Work("mala", "gaussian", 100), d)
-        )
-    return out
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", action="append", metavar="PATTERN", help="hmc/*/100")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5, help="of turns, in every cell")
     parser.add_argument("--library", action="append", help="leave out all others")
-    parser.add_argument("--no-extras", action="store_true", help="no ESS, no scaling")
     parser.add_argument("--out", type=Path, default=ROOT / "_build" / "bench")
     chosen = parser.parse_args()
     names = chosen.library or [*OURS, *PEERS]
+    for name in names:
+        if name not in (*OURS, *PEERS):
+            sys.exit(f"--library: expected one of {', '.join((*OURS, *PEERS))}; got {name}")
     todo = [
         work
         for work in cells()
@@ -452,15 +491,26 @@ def main() -> None:
     ]
     if not todo:
         sys.exit(f"--only: no cell is called {' or '.join(chosen.only)}")
-    results = {"machine": machine(), "cells": [], "ess": {}, "scaling": []}
+    results = {"machine": machine(), "cells": [], "ess": [], "growth": []}
     with libraries(names) as running:
         for work in tqdm(todo, desc="cells", unit="cell"):
             results["cells"].append(measure(work, running, chosen.rounds))
             save(results, chosen.out)
+        if not chosen.only:
+            two = [library for library in running if library.name in ("ebmref", "blackjax")]
+            results["ess"] = effective_draws(two, chosen.rounds)
+            save(results, chosen.out)
+            growing = [(what, *one) for what, sizes in GROWING.items() for one in sizes.items()]
+            for what, value, (work, dim) in tqdm(growing, desc="growth", unit="cell"):
+                result = measure(work, two, chosen.rounds, dim)
+                entry = {"what": what, "value": value, "n_chains": work.n_chains}
+                results["growth"].append(result | entry)
+                save(results, chosen.out)
     print(tables(results))
 
 
 def save(results: dict, folder: Path) -> None:
+    """Both files, each whole or not at all."""
     write_atomic(folder / "samplers.json", json.dumps(results, indent=1) + "\n")
     write_atomic(folder / "samplers.md", tables(results))
 

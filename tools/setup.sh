@@ -1,5 +1,6 @@
 #!/bin/sh
-# Make .venv hold exactly requirements.lock plus this checkout of ebmref.
+# Make .venv hold exactly requirements.lock plus this checkout of ebmref; or, with the name of
+# an extra of pyproject.toml (tools/setup.sh peers), add that to the .venv that stands.
 # Needs Python >= 3.11; uses uv where it is, fetches it into the venv where it is not,
 # and falls back on the venv's own pip. Always from a fresh folder, so that an
 # interrupted or outdated installation is never taken for a whole one.
@@ -14,6 +15,23 @@ done
 if [ -z "$python" ]; then
   echo "setup: no Python >= 3.11 found (looked for: ${PYTHON:-python3, python3.11 ... python3.13}); name one with make PYTHON=..." >&2
   exit 1
+fi
+
+extra=${1:-}
+if [ -n "$extra" ]; then
+  # Nothing that the lock pins may move; it goes in as constraints, which take no hashes.
+  grep -E '^[a-z0-9]' requirements.lock | sed 's/ \\$//' >.venv/constraints.txt
+  if .venv/bin/python -m uv --version >/dev/null 2>&1; then
+    install=".venv/bin/python -m uv pip install --quiet --python .venv/bin/python"
+  elif command -v uv >/dev/null 2>&1; then
+    install="uv pip install --quiet --python .venv/bin/python"
+  else
+    install=".venv/bin/python -m pip install --quiet --disable-pip-version-check"
+  fi
+  echo "setup: adding the extra '$extra' to .venv"
+  $install --no-build-isolation -c .venv/constraints.txt -e ".[$extra]"
+  touch ".venv/$extra"
+  exit
 fi
 
 rm -rf .venv

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ebmref.samplers.kernels import Kernel
+from ebmref.samplers.noise import Source
 
 # Noise is drawn for this many bytes or steps at a time, whichever is less.
 _BLOCK_BYTES = 1 << 24
@@ -34,6 +35,8 @@ _WIDE = 1 << 18
 # Numbers of x in a tile, and chains in the smallest.
 _TILE = 1 << 14
 _FEWEST = 32
+# The compiler's own checks of shapes cost a tenth of a step of one chain.
+_OPTIONS = {"size_asserts": False, "alignment_asserts": False, "scalar_asserts": False}
 # Graphs kept for kernels to come, the least recently used dropped first.
 _KEPT = 32
 _graphs: OrderedDict = OrderedDict()
@@ -105,7 +108,7 @@ def _advance_compiled(kernel, state, n_steps, step_size, generator, bar, thin, s
     sources, block_bytes = [generator], _BLOCK_BYTES
     if n_tiles > 1:
         seeds = torch.randint(2**63 - 1, (n_tiles,), generator=generator).tolist()
-        sources = [torch.Generator().manual_seed(seed) for seed in seeds]
+        sources = [Source(seed) for seed in seeds]
         block_bytes = _TILE_BYTES
     # All tiles are of one size, for one graph: the last is filled up with chains of the one
     # before it, and what it makes of those is left aside.
@@ -135,11 +138,19 @@ def _advance_compiled(kernel, state, n_steps, step_size, generator, bar, thin, s
                 if stopped.is_set():
                     return
 
+    workers = _workers(threads if n_tiles > 1 else 1)
+    try:
+        # The first block makes the compiler work; the others find it done.
+        workers.submit(run, 0, 1).result() if n_tiles > 1 else run(0, 1)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise Refused(
+            f"compile: goes on without, as the compiler refused {kernel.name} "
+            f"({type(error).__name__}: {reason})"
+        ) from error
     if n_tiles == 1:
         run(0)
     else:
-        workers = _workers(threads)
-        workers.submit(run, 0, 1).result()  # compiles; the others find it done
         try:
             list(workers.map(run, range(n_tiles)))
         finally:
@@ -225,9 +236,6 @@ class _Graph:
         Returns:
             The state; the states handed out, `(n_out, n, *event)` and `(n_out, n)`; the sum of
             the acceptance probabilities `(n,)`.
-
-        Raises:
-            Refused: the compiler does not take the kernel or its energy.
         """
         blocks = [part.unflatten(0, (-1, self.unroll)) for part in noise]
         for part in blocks:
@@ -236,14 +244,7 @@ class _Graph:
         if graph is None:
             began = time.perf_counter()
             graph = _compile(self._kernel.step, type(state), self.unroll, self.every, state.x)
-            try:
-                out = graph(tuple(state), blocks, step_size)
-            except Exception as error:
-                reason = (str(error).strip().splitlines() or [""])[0]
-                raise Refused(
-                    f"compile: goes on without, as the compiler refused {self._kernel.name} "
-                    f"({type(error).__name__}: {reason})"
-                ) from error
+            out = graph(tuple(state), blocks, step_size)
             self.compile_seconds = time.perf_counter() - began
             _graphs[self._key] = graph
             while len(_graphs) > _KEPT:
@@ -282,7 +283,9 @@ def _compile(step, make, unroll: int, every: int, x: Tensor):
     # The compiler counts and mixes up what it knows of one code object: each graph has its own.
     code = loop.__code__.replace(co_name=f"loop_{next(_numbers)}")
     loop = types.FunctionType(code, loop.__globals__, closure=loop.__closure__)
-    return torch.compile(loop, fullgraph=True, options={"cpp_wrapper": x.device.type == "cpu"})
+    return torch.compile(
+        loop, fullgraph=True, options=_OPTIONS | {"cpp_wrapper": x.device.type == "cpu"}
+    )
 
 
 @functools.cache
