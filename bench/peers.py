@@ -328,10 +328,9 @@ def tfp_cell(
 # torchebm
 
 
-def torchebm_model(target: Target):
-    """The target as a `torchebm.core.BaseModel`, whose `gradient` is torchebm's autograd."""
+def torch_energy(target: Target) -> Callable:
+    """The energy of x `(n, dim)` in torch, as its users would write it."""
     import torch
-    from torchebm.core import BaseModel
 
     p = {key: torch.from_numpy(value) for key, value in target.parameters.items()}
     if target.name == "mixture":
@@ -355,6 +354,15 @@ def torchebm_model(target: Target):
             hidden = torch.addmm(p["bias_2"], hidden, p["weight_2"]).tanh()
             value = torch.addmm(p["bias_3"], hidden, p["weight_3"])[:, 0]
             return value + 0.5 * x.square().sum(1)
+
+    return energy
+
+
+def torchebm_model(target: Target):
+    """The target as a `torchebm.core.BaseModel`, whose `gradient` is torchebm's autograd."""
+    from torchebm.core import BaseModel
+
+    energy = torch_energy(target)
 
     class Model(BaseModel):
         def forward(self, x):
@@ -464,7 +472,7 @@ def check_energies() -> bool:
     fine = True
     for target in targets().values():
         x = start(target, 64, seed=2)
-        ours = torchebm_model(target)(torch.from_numpy(x)).numpy()
+        ours = torch_energy(target)(torch.from_numpy(x)).numpy()
         theirs = -np.asarray(log_density(target)(x))
         same = np.allclose(ours, theirs, rtol=1e-5, atol=1e-4)
         print(f"{target.name:9} same energy in torch and jax: {same}")

@@ -120,17 +120,16 @@ def floor(work: Work, peer: str) -> float | None:
 
 
 def our_energy(target: peers.Target, analytic: bool):
-    """The target as an energy of ebmref's kind; with its own gradient or without."""
+    """The target as an energy; with an analytic gradient, or written as its users would."""
+    if not analytic:
+        return peers.torch_energy(target)
     import torch
 
     from ebmref import energies
 
-    if target.name == "mlp":  # as its users write it, the gradient left to autograd
-        return peers.torchebm_model(target).energy
     values = {key: torch.from_numpy(value) for key, value in target.parameters.items()}
     make = {"mixture": energies.GaussianMixture, "gaussian": energies.Gaussian}[target.name]
-    energy = make(**values)
-    return energy if analytic else energy.__call__
+    return make(**values)
 
 
 def our_kernel(algorithm: str, energy, step_size: float):

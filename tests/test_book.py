@@ -45,7 +45,7 @@ class TestChapter:
 
     def test_figures_have_captions_and_alt_text(self, chapter):
         for cell in notebooks.draft(chapter).cells:
-            if "plots.show(" in cell.source:
+            if re.search(r"plots\.(show|animate)\(", cell.source):
                 texts = cell.metadata["mystnb"]
                 assert len(texts["figure"]["caption"]) > 40, cell.source
                 assert len(texts["image"]["alt"]) > 40, cell.source

@@ -1,6 +1,7 @@
 """`sample` does what it says: draws, warm-up, thinning, cost, adaptation, compilation, refusals."""
 
 import dataclasses
+import functools
 import math
 import subprocess
 import sys
@@ -277,6 +278,7 @@ def test_compiled_chain_is_the_same_chain(name):
         one = sample(kernel, x0, 45, warmup=20, thin=3, generator=generator(2), compile=True)
     two = sample(kernel, x0, 45, warmup=20, thin=3, generator=generator(2))
     assert one.compile_seconds > 0 and two.compile_seconds == 0
+    assert torch.get_num_threads() == 1
     torch.testing.assert_close(one.samples, two.samples, rtol=0, atol=1e-9)
     torch.testing.assert_close(one.energy, two.energy, rtol=0, atol=1e-9)
     torch.testing.assert_close(one.acceptance_rate, two.acceptance_rate, rtol=0, atol=1e-9)
@@ -295,6 +297,76 @@ def test_compiled_gradient_by_autograd():
     torch.testing.assert_close(one.samples, two.samples, rtol=0, atol=1e-9)
     again = sample(kernel, x0, 30, generator=generator(3), compile=True)
     assert again.compile_seconds == 0  # same kernel and shapes: the graph is kept
+
+
+def count(state, noise, step_size):
+    """A kernel without chance: every step adds one to x, and its energy is the sum."""
+    x = state.x + 1 + 0 * noise[0]
+    return type(state)(x, x.sum(1)), torch.ones_like(state.energy)
+
+
+@pytest.mark.parametrize(
+    ("n", "n_steps", "warmup", "thin"), [(203, 53, 5, 1), (203, 53, 0, 3), (203, 90, 7, 25)]
+)
+def test_tiles_of_chains_come_together_again(two_threads, n, n_steps, warmup, thin):
+    """With many chains the graph runs on tiles, here two of 102, of which one chain is filled
+    in. Draw k of every chain is its start plus warmup + (k + 1) thin steps, in its place."""
+    kernel = random_walk(TARGET, 1.0)._replace(step=functools.partial(count))
+    x0 = start(n)
+    chain = sample(
+        kernel, x0, n_steps, warmup=warmup, thin=thin, generator=generator(2), compile=True
+    )
+    assert chain.compile_seconds > 0
+    assert torch.get_num_threads() == 2
+    steps = warmup + thin * torch.arange(1, n_steps // thin + 1, dtype=torch.float64)
+    torch.testing.assert_close(chain.samples, x0 + steps[:, None, None])
+    torch.testing.assert_close(chain.energy, (x0 + steps[:, None, None]).sum(2))
+    assert torch.equal(chain.acceptance_rate, torch.ones(n, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda e: mala(e, 0.4), lambda e: parallel_tempering(e, 0.4, (1.0, 0.7))],
+    ids=["mala", "tempering"],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["32", "64"])
+def test_tiles_keep_the_law(two_threads, make, dtype):
+    """Noise of their own: 4,000 chains that start in the law are in it after 60 steps, chains
+    of different tiles are independent, and the same seed gives the same draws."""
+    law = laws.gaussian(10, dtype)
+    x0 = law.draw(4000, 11)
+    one, two = (
+        sample(make(law.energy), x0, 60, thin=60, generator=generator(4), compile=True).samples[0]
+        for _ in range(2)
+    )
+    assert laws.smallest(law.scores(one)) > laws.FLOOR
+    assert torch.equal(one, two)
+    half = torch.corrcoef(torch.stack([one[:2000].flatten(), one[2000:].flatten()]).double())
+    assert abs(float(half[0, 1])) < 5 / 20_000**0.5  # a correlation of 20,000 pairs; 6e-7
+
+
+def test_one_tile_that_fails_stops_the_run(two_threads):
+    """An error on the way, a full disk or an interrupt, is raised; no thread goes on alone."""
+    kernel = random_walk(TARGET, 1.0)._replace(step=functools.partial(count))
+    draws = 0
+
+    def draw(n_steps, x, generator, out=None):
+        nonlocal draws
+        draws += 1
+        if draws == 4:
+            raise OSError("no space left")
+        return kernel.draw(n_steps, x, generator, out)
+
+    broken = kernel._replace(draw=draw)
+    with pytest.raises(OSError, match="no space left"):
+        sample(broken, start(203), 40_000, thin=40_000, generator=generator(2), compile=True)
+
+
+@pytest.fixture
+def two_threads():
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
 
 
 def in_numpy(x):

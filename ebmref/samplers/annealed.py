@@ -211,7 +211,7 @@ def _systematic(share: Tensor, generator: torch.Generator) -> Tensor:
     n = len(share)
     u = torch.rand(1, generator=generator, dtype=torch.float64, device=share.device)
     marks = (torch.arange(n, device=share.device) + u) / n
-    total = share.double().cumsum(0)
+    total = share.double().cpu().cumsum(0).to(share.device)  # on a GPU it does not repeat
     # Rounding of the sum must not leave the last mark beyond the last particle with weight.
     return torch.searchsorted(total, marks * total[-1], right=True).clamp(max=n - 1)
 

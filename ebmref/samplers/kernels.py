@@ -341,8 +341,10 @@ def _isir_step(energy, state, noise, step_size):
     log_weight = torch.cat([state.log_weight[:, None], -value[:, 1:] - log_q], 1)
     log_weight = log_weight.nan_to_num(nan=-math.inf, posinf=-math.inf, neginf=-math.inf)
     share = log_weight.softmax(1)
-    # The first place at which the cumulated shares pass u.
-    chosen = (share.cumsum(1) <= u[:, None]).sum(1, keepdim=True).clamp(max=n_proposals)
+    # The first place at which the cumulated shares pass u; summed by a product, since cumsum
+    # does not repeat exactly on a GPU.
+    upto = share @ torch.ones_like(share[:1]).expand(n_proposals + 1, -1).triu()
+    chosen = (upto <= u[:, None]).sum(1, keepdim=True).clamp(max=n_proposals)
     # Rounding of the cumulated sum must not pick a point without weight.
     chosen = torch.where(share.gather(1, chosen) > 0, chosen, 0)
     fresh = (chosen - 1).clamp(min=0)[:, 0]

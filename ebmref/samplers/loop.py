@@ -138,23 +138,20 @@ def _advance_compiled(kernel, state, n_steps, step_size, generator, bar, thin, s
                 if stopped.is_set():
                     return
 
-    workers = _workers(threads if n_tiles > 1 else 1)
+    each = map if n_tiles == 1 else _workers(threads).map
     try:
         # The first block makes the compiler work; the others find it done.
-        workers.submit(run, 0, 1).result() if n_tiles > 1 else run(0, 1)
+        list(each(functools.partial(run, n_blocks=1), [0]))
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[0]
         raise Refused(
             f"compile: goes on without, as the compiler refused {kernel.name} "
             f"({type(error).__name__}: {reason})"
         ) from error
-    if n_tiles == 1:
-        run(0)
-    else:
-        try:
-            list(workers.map(run, range(n_tiles)))
-        finally:
-            stopped.set()
+    try:
+        list(each(run, range(n_tiles)))
+    finally:
+        stopped.set()
 
     def whole(parts):
         new = (slice(w.start - i.start, size) for w, i in zip(wanted, inside, strict=True))
@@ -291,6 +288,7 @@ def _compile(step, make, unroll: int, every: int, x: Tensor):
 @functools.cache
 def _workers(n: int) -> ThreadPoolExecutor:
     """n threads that compute on one core each."""
+    before = torch.get_num_threads()
     ready = threading.Barrier(n + 1)
 
     def begin():
@@ -302,7 +300,7 @@ def _workers(n: int) -> ThreadPoolExecutor:
     for _ in range(n):
         pool.submit(int)
     ready.wait()
-    torch.set_num_threads(n)  # the workers' choice would be that of threads to come
+    torch.set_num_threads(before)  # the workers' choice would be that of threads to come
     return pool
 
 

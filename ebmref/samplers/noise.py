@@ -11,6 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# The integer that has as many bits as a number.
+_BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
+# Pairs of numbers below which a call of the compiled kernel does not pay.
+_FEW = 32
+
 
 class Source(torch.Generator):
     """A CPU generator whose normal numbers cost half of PyTorch's: for compiled loops.
@@ -38,15 +43,17 @@ def normal(
     A tensor `out` of that shape is filled in place of a new one: fresh memory is slow.
     """
     out = _space(shape, like, out)
-    if not isinstance(generator, Source) or out.dtype not in (torch.float32, torch.float64):
+    flat = out.view(-1)
+    half = len(flat) // 2
+    if not isinstance(generator, Source) or half < _FEW or out.dtype not in _BITS:
         return out.normal_(generator=generator)
     # A number takes as many random bits as it has.
-    size = math.ceil(out.numel() / 2)
-    n_words = size if out.dtype == torch.float32 else 2 * size
-    bits = torch.from_numpy(generator.numbers.bit_generator.random_raw(n_words).view(np.int64))
-    if out.dtype == torch.float32:
-        bits = bits.view(torch.int32)
-    _box_muller()(bits[:size], bits[size:], out.view(-1)[:size], out.view(-1)[size:])
+    words = half * 2 * out.element_size() // 8
+    bits = torch.from_numpy(generator.numbers.bit_generator.random_raw(words).view(np.int64))
+    bits = bits.view(_BITS[out.dtype])
+    with torch.no_grad():
+        _box_muller()(bits[:half], bits[half:], flat[:half], flat[half : 2 * half])
+    flat[2 * half :].normal_(generator=generator)
     return out
 
 
@@ -55,7 +62,7 @@ def uniform(
 ) -> Tensor:
     """Numbers uniform on [0, 1); otherwise as `normal`."""
     out = _space(shape, like, out)
-    if not isinstance(generator, Source) or out.dtype not in (torch.float32, torch.float64):
+    if not isinstance(generator, Source) or out.dtype not in _BITS:
         return out.uniform_(generator=generator)
     generator.numbers.random(out=out.numpy(), dtype=out.numpy().dtype)
     return out
@@ -72,7 +79,7 @@ def _box_muller():
     """`fill(bits_1, bits_2, first, second)`: two normal numbers of two of random bits.
 
     With u in (0, 1) and an angle t, both uniform, (r cos t, r sin t), r = sqrt(-2 log u), are
-    independent and normal (Box & Muller 1958). `second` may be one shorter.
+    independent and normal (Box & Muller 1958).
     """
 
     def fill(one: Tensor, two: Tensor, first: Tensor, second: Tensor) -> None:
@@ -83,7 +90,6 @@ def _box_muller():
         radius = (-2 * u.log()).sqrt()
         angle = (two & mask).to(first.dtype) * (2 * math.pi * unit)
         first.copy_(radius * angle.cos())
-        n = len(second)
-        second.copy_((radius * angle.sin())[:n])
+        second.copy_(radius * angle.sin())
 
     return torch.compile(fill, fullgraph=True, dynamic=True)

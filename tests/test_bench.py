@@ -1,0 +1,79 @@
+"""The benchmark measures what it says; the peers themselves are not needed here."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def bench():
+    spec = importlib.util.spec_from_file_location("bench_samplers", ROOT / "bench/samplers.py")
+    before = list(sys.path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    sys.path[:] = before
+
+
+def test_every_cell_is_there(bench):
+    """Four algorithms on two targets with 1, 100 and 10,000 chains, three on the network."""
+    names = [work.name for work in bench.cells()]
+    assert len(names) == len(set(names)) == 4 * 2 * 3 + 3
+    assert {"ula/mixture/1", "hmc/gaussian/10000", "mala/mlp/1000"} <= set(names)
+
+
+def test_all_libraries_sample_the_same_target(bench):
+    """Our energies with and without an analytic gradient: the same values and gradients."""
+    from ebmref.energies import value_and_gradient
+
+    for name in ("mixture", "gaussian"):
+        target = bench.peers.targets()[name]
+        x = torch.from_numpy(bench.peers.start(target, 50))
+        one, two = (
+            value_and_gradient(bench.our_energy(target, analytic), x) for analytic in (True, False)
+        )
+        for a, b in zip(one, two, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_ratios_are_of_the_same_round(bench):
+    """Rates of a machine that slows down: the ratio is 2 in every round."""
+    made = {"ebmref": {"rates": [8.0, 4.0, 2.0]}, "blackjax": {"rates": [4.0, 2.0, 1.0]}}
+    assert bench.ratios({"libraries": made}, "ebmref", "blackjax") == (2, 2, 2)
+    made["torchebm"] = {"missing": "has no MALA"}
+    assert bench.ratios({"libraries": made}, "ebmref", "torchebm") is None
+
+
+def test_a_ratio_below_its_floor_is_marked(bench):
+    assert "✗" in bench._ratio((1.0, 1.4, 2.0), 1.5)
+    assert "✗" not in bench._ratio((1.0, 1.5, 2.0), 1.5)
+    assert "✗" not in bench._ratio((0.1, 0.2, 0.3))
+
+
+def test_a_cell_runs_and_is_written_down(tmp_path):
+    """One cell, one library in its process: rates of each round, and a table."""
+    command = [sys.executable, "bench/samplers.py", "--only", "random_walk/mixture/100"]
+    options = ["--library", "ebmref, eager", "--rounds", "2", "--out", str(tmp_path)]
+    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (cell,) = json.loads((tmp_path / "samplers.json").read_text())["cells"]
+    rates = cell["libraries"]["ebmref, eager"]["rates"]
+    assert len(rates) == 2 and min(rates) > 1000
+    assert "random_walk/mixture/100" in (tmp_path / "samplers.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--only", "nuts/*"], "no cell is called"), (["--library", "stan"], "expected one of")],
+)
+def test_unknown_names_are_refused(options, message):
+    command = [sys.executable, "bench/samplers.py", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0 and message in done.stderr
