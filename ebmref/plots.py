@@ -9,6 +9,7 @@ import io
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from PIL import Image as Picture
 
 DATA = "#0072b2"  # what was observed
 MODEL = "#d55e00"  # what a model answers or draws
@@ -67,6 +68,23 @@ def figure_bytes(fig: Figure, kind: str = "svg") -> bytes:
     stamp = {"Date": None} if kind == "svg" else {"Software": None}
     buffer = io.BytesIO()
     fig.savefig(buffer, format=kind, metadata=stamp, dpi=110)
+    if kind == "svg":
+        return buffer.getvalue()
+    return _png(_quantized(_picture(buffer), 256))
+
+
+def _picture(buffer: io.BytesIO):
+    return Picture.open(buffer).convert("RGBA")
+
+
+def _quantized(picture, colours: int):
+    """Fewer colours, transparency among them: a third of the bytes, no visible loss."""
+    return picture.quantize(colours, method=2, dither=0)
+
+
+def _png(picture, **options) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="png", optimize=True, **options)
     return buffer.getvalue()
 
 
@@ -98,30 +116,32 @@ def animate(fig: Figure, update, n_frames: int, seconds: float = 8.0) -> None:
     if n_frames < 2 or not seconds > 0:
         raise ValueError(f"n_frames, seconds: expected >= 2 and > 0; got {n_frames}, {seconds}")
     from IPython.display import Image, display
-    from PIL import Image as Picture
 
     frames = []
     for k in range(n_frames):
         update(k)
         buffer = io.BytesIO()
-        fig.savefig(buffer, format="png", dpi=90, metadata={"Software": None})
-        # 64 colours with their transparency: a third of the bytes, no visible loss.
-        frames.append(Picture.open(buffer).convert("RGBA").quantize(64, method=2, dither=0))
+        fig.savefig(buffer, format="png", dpi=90)
+        frames.append(_picture(buffer))
     plt.close(fig)
+    # One palette for all frames: what stands still is then the same, and costs nothing.
+    width, height = frames[0].size
+    film = Picture.new("RGBA", (width, n_frames * height))
+    for k, frame in enumerate(frames):
+        film.paste(frame, (0, k * height))
+    film = _quantized(film, 64)
+    frames = [film.crop((0, k * height, width, (k + 1) * height)) for k in range(n_frames)]
     pause = [750 * seconds / n_frames] * (n_frames - 1) + [250 * seconds]
-    buffer = io.BytesIO()
-    frames[-1].save(
-        buffer,
-        format="png",
+    data = _png(
+        frames[-1],
         save_all=True,
         default_image=True,
         append_images=frames,
-        duration=[0, *pause],
+        duration=pause,
         disposal=0,
         blend=0,
-        optimize=True,
     )
-    display(Image(buffer.getvalue()))
+    display(Image(data))
 
 
 def image_grid(

@@ -1,8 +1,11 @@
 """Figures repeat byte for byte and can be read on black and on white."""
 
+import io
+
 import matplotlib.pyplot as plt
 import pytest
 from matplotlib.colors import to_rgb
+from PIL import Image
 
 from ebmref import plots
 
@@ -42,6 +45,30 @@ def test_same_figure_same_bytes(kind):
         return data
 
     assert draw() == draw()
+
+
+def test_an_animation_moves_and_ends_on_its_last_frame(monkeypatch):
+    """Three frames, the last shown first to viewers without animation, and longest to others."""
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    fig, ax = plt.subplots(figsize=(2, 1))
+    plots.animate(fig, lambda k: ax.set_title(f"frame {k}"), 3, seconds=4.0)
+    film = Image.open(io.BytesIO(shown[0].data))
+    assert film.n_frames == 4 and not plt.fignum_exists(fig.number)
+    pictures, pauses = [], []
+    for k in range(4):
+        film.seek(k)
+        pictures.append(film.convert("RGBA").tobytes())
+        pauses.append(film.info.get("duration", 0))
+    assert pictures[0] == pictures[3] and len(set(pictures)) == 3
+    assert pauses[1:] == [1000, 1000, 1000]
+
+
+@pytest.mark.parametrize(("n_frames", "seconds"), [(1, 4.0), (3, 0.0)])
+def test_no_film_of_nothing(n_frames, seconds):
+    with pytest.raises(ValueError, match="n_frames, seconds"):
+        plots.animate(plt.figure(), lambda k: None, n_frames, seconds)
+    plt.close("all")
 
 
 def test_unknown_kind_is_refused():
