@@ -11,7 +11,7 @@ and are put into each peer's own here:
 
 Every peer gets the log density as its users write it and takes gradients by its own autodiff.
 
-    python bench/peers.py --check    right laws? then the rate of every cell
+    python bench/peers.py --check    has every peer the right energies and laws?
 
 Needs the extra `peers`.
 """
@@ -513,54 +513,19 @@ def check_law(peer: str, algorithm: str, target: Target) -> bool:
     return fine
 
 
-def print_rates() -> None:
-    """Chain-steps a second of every cell of the benchmark; JAX's with its better generator."""
-    laws = targets()
-    cells = [
-        (a, t, n) for t in ("mixture", "gaussian") for a in ALGORITHMS for n in (1, 100, 10**4)
-    ]
-    cells += [(a, "mlp", 1000) for a in ALGORITHMS[:3]]
-    for algorithm, name, n_chains in cells:
-        work = 100_000 if name == "mixture" else 30_000
-        n_steps = max(
-            10, work // (n_chains if n_chains > 10 else 10) // ((algorithm == "hmc" and 5) or 1)
-        )
-        step_size = STEP_SIZES[name][algorithm]
-        for peer, build in CELLS.items():
-            if missing(peer, algorithm):
-                continue
-            choices = [()] if peer == "torchebm" else [(prng,) for prng in PRNGS]
-            best, cell = max(
-                (
-                    (rate(c, n_chains * n_steps), c)
-                    for c in (
-                        build(algorithm, laws[name], n_chains, n_steps, step_size, *choice)
-                        for choice in choices
-                    )
-                ),
-                key=lambda pair: pair[0],
-            )
-            print(
-                f"{algorithm:12} {name:9} {n_chains:6} {peer:9} {best:12,.0f} "
-                f"compile {cell.compile_seconds:5.1f} s  {cell.note}",
-                flush=True,
-            )
-
-
 def check() -> bool:
-    """Every peer's energies and laws, then the rates; whether all was right."""
+    """Every peer's energies and laws; whether all were right."""
     fine = check_energies()
     for target in list(targets().values())[:2]:
         for algorithm in ALGORITHMS:
             for peer in CELLS:
                 fine &= check_law(peer, algorithm, target)
-    print_rates()
     return fine
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--check", action="store_true", required=True, help="laws, then rates")
+    parser.add_argument("--check", action="store_true", required=True, help="energies and laws")
     parser.parse_args()
     sys.exit(0 if check() else "a peer's cell does not have the law it should")
 
