@@ -484,7 +484,8 @@ def check_law(peer: str, algorithm: str, target: Target) -> bool:
     """Whether 2,000 chains have the width that the algorithm should give them.
 
     To within 4 standard errors, chains being independent; and ULA's widening, which is what
-    tells one convention of the step from another, to within 15 % of itself.
+    tells one convention of the step from another, to within 15 % of itself where the chains
+    are enough to tell, as they are on the Gaussian.
     """
     if missing(peer, algorithm):
         print(f"{peer:9} {algorithm:12} {target.name:9} -  {missing(peer, algorithm)}")
@@ -492,6 +493,10 @@ def check_law(peer: str, algorithm: str, target: Target) -> bool:
     slow = target.name == "gaussian" and algorithm == "random_walk"
     n_chains, n_steps, n_burn, n_draws = 2000, 200 if slow else 40, 20 if slow else 10, 10
     step_size = STEP_SIZES[target.name][algorithm]
+    if algorithm == "hmc":
+        # At 0.2 ten leapfrogs turn some directions of the Gaussian by half a circle: x goes to
+        # -x, and its square stays for ever what it was at the start. Not so at 0.17.
+        step_size = 0.17
     cell = CELLS[peer](algorithm, target, n_chains, n_steps, step_size)
     for _ in range(n_burn):
         cell.advance()
@@ -503,7 +508,8 @@ def check_law(peer: str, algorithm: str, target: Target) -> bool:
     widening = ""
     if algorithm == "ula":
         exact = expected_spread(target, "mala", step_size)
-        fine &= error < 0.15 * (expected - exact)
+        if se < 0.05 * (expected - exact):  # else so many chains cannot tell
+            fine &= error < 0.15 * (expected - exact)
         widening = f", the target's {exact:.4f}"
     print(
         f"{peer:9} {algorithm:12} {target.name:9} {'right' if fine else 'WRONG'}  "
