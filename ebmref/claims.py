@@ -50,6 +50,7 @@ class Measure:
         unit = f" {self.unit}" if self.unit else ""
         if self.se is None or self.se == 0:
             whole = abs(self.value) >= 1e4 or float(self.value).is_integer()
+            whole &= abs(self.value) < 1e15  # beyond, a float has no more digits to show
             return (f"{self.value:,.0f}" if whole else f"{self.value:.4g}") + unit
         digits = max(0, 1 - math.floor(math.log10(self.se)))
         return f"{self.value:.{digits}f} ± {self.se:.{digits}f}{unit}"

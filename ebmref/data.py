@@ -1,4 +1,4 @@
-"""Data: pens that fall, and pictures from well-kept sets.
+"""Data: pens that fall, a horn of ellipses, and pictures from well-kept sets.
 
 `frames` is where a chapter's `dataset` parameter leads; the embedded sets need no file.
 """
@@ -34,6 +34,36 @@ def von_mises(n: int | tuple[int, ...], concentration: float, generator: torch.G
 def tips(angles: Tensor) -> Tensor:
     """Where the tip of a pen of length one comes to lie: `(...)` to `(..., 2)`."""
     return torch.stack([angles.cos(), angles.sin()], dim=-1)
+
+
+def horn_radii(x: Tensor, a: float = 1.5, b: float = 2.0) -> Tensor:
+    """Radii of the horn's ellipse at x, `(...)` to `(..., 2)`.
+
+    ((a x + b (1 - x)) e^{2x}, (b x + a (1 - x)) e^{2x}): (b, a) at x = 0, turning as it grows.
+    The example is of the NYU deep learning course (Canziani & LeCun 2021).
+    """
+    return torch.stack([a * x + b * (1 - x), b * x + a * (1 - x)], -1) * (2 * x).exp()[..., None]
+
+
+def horn(x: Tensor, generator: torch.Generator, noise: float = 0.05) -> tuple[Tensor, Tensor]:
+    """Points of the horn, each at a random angle of the ellipse at its x.
+
+    Args:
+        x: `(...)`, in [0, 1] for the horn, all zero for its first ellipse.
+        noise: standard deviation of what is added to each coordinate, >= 0.
+
+    Returns:
+        y `(..., 2)` and the angles `(...)` that were hidden, in [0, 2 pi).
+
+    Raises:
+        ValueError: a negative noise.
+    """
+    if not noise >= 0:
+        raise ValueError(f"noise: expected >= 0; got {noise}")
+    like = {"generator": generator, "device": x.device, "dtype": x.dtype}
+    angles = 2 * torch.pi * torch.rand(x.shape, **like)
+    y = horn_radii(x) * tips(angles)
+    return y + noise * torch.randn(y.shape, **like), angles
 
 
 def pen_frames(angles: Tensor, size: int = 32, length: float = 0.85, width: float = 0.1) -> Tensor:

@@ -4,7 +4,8 @@
 
 With x given, F(x, .) is an energy of y alone: a callable `energy(y: (n, *event)) -> (n,)`.
 A small finite set of answers is searched whole; a continuous one is descended by gradient,
-from many starts at once, because a gradient only finds the bottom of its own basin.
+from many starts at once, because a gradient only finds the bottom of its own basin. Where
+valleys are narrow, L-BFGS learns their shape on the way and needs far fewer steps.
 """
 
 import math
@@ -61,6 +62,18 @@ def search_argmin(energy: Energy, candidates: Tensor) -> Inference:
     return Inference(candidates, values, candidates[values.argmin()], len(candidates))
 
 
+def _start(energy: Energy, y0: Tensor, n_steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A copy of the starts, with energies and gradients, all of them checked."""
+    check_answers("y0", y0)
+    if n_steps < 1:
+        raise ValueError(f"n_steps: expected >= 1; got {n_steps}")
+    y = y0.detach().clone()
+    value, gradient = value_and_gradient(energy, y)
+    if not (value.isfinite().all() and gradient.isfinite().all()):
+        raise ValueError("energy: it or its gradient is not finite at some of the starts y0")
+    return y, value, gradient
+
+
 def gradient_argmin(
     energy: Energy,
     y0: Tensor,
@@ -88,16 +101,10 @@ def gradient_argmin(
         ValueError: an argument out of range, an energy of wrong shape, one that is not
             finite at a start, or one that has no gradient in y.
     """
-    check_answers("y0", y0)
     if not 0 < step_size < math.inf:
         raise ValueError(f"step_size: expected > 0 and finite; got {step_size}")
-    if n_steps < 1:
-        raise ValueError(f"n_steps: expected >= 1; got {n_steps}")
-    y = y0.detach().clone()
+    y, value, gradient = _start(energy, y0, n_steps)
     event = (-1,) + (1,) * (y.dim() - 1)
-    value, gradient = value_and_gradient(energy, y)
-    if not (value.isfinite().all() and gradient.isfinite().all()):
-        raise ValueError("energy: it or its gradient is not finite at some of the starts y0")
     step = torch.full_like(value, step_size)
     path = [y]
     done = 0
@@ -122,3 +129,91 @@ def gradient_argmin(
         torch.stack(path) if keep_path else None,
         gradient.abs().reshape(len(y), -1).amax(1),
     )
+
+
+def lbfgs_argmin(
+    energy: Energy,
+    y0: Tensor,
+    n_steps: int,
+    *,
+    history: int = 8,
+    tolerance: float = 0.0,
+    keep_path: bool = False,
+) -> Inference:
+    """Equation (2) by L-BFGS (Liu & Nocedal 1989), all restarts in parallel.
+
+    The direction is -H grad E, with H an estimate of the inverse Hessian that each restart
+    builds from its own last steps; along it the whole step is tried first, then its half, and
+    so on until Armijo's condition holds. No restart ever climbs.
+
+    Args:
+        energy: `(n, *event) -> (n,)`, differentiable.
+        y0: `(n, *event)`, the starts; left as they are.
+        n_steps: >= 1, the most evaluations of each restart after its first.
+        history: >= 1, how many steps H is built from.
+        tolerance: stop once no component of any gradient is above it in size.
+        keep_path: keep every step in `path`.
+
+    Raises:
+        ValueError: as `gradient_argmin`, or a history below 1.
+    """
+    if history < 1:
+        raise ValueError(f"history: expected >= 1; got {history}")
+    start, value, gradient = _start(energy, y0, n_steps)
+    y, gradient = (
+        start.flatten(1) if start.dim() > 1 else start[:, None],
+        gradient.view(len(y0), -1),
+    )
+    # Steps and changes of the gradient, oldest first; a pair of zeros has no effect.
+    steps, changes = y.new_zeros(2, history, *y.shape)
+    scale = 1 / gradient.norm(dim=1).clamp(min=1)  # the first step is one unit long at most
+    direction, length = -scale[:, None] * gradient, torch.ones_like(value)
+    path = [start]
+    done = 0
+    while done < n_steps and gradient.abs().max() > tolerance:
+        proposal = y + length[:, None] * direction
+        new_value, new_gradient = value_and_gradient(energy, proposal.view_as(start))
+        new_gradient = new_gradient.reshape_as(y)
+        slope = (gradient * direction).sum(1)
+        lower = new_value <= value + 1e-4 * length * slope
+        lower &= new_gradient.isfinite().all(1)
+        taken = lower[:, None]
+        step, change = proposal - y, new_gradient - gradient
+        # Only along directions of positive curvature does a pair tell of a minimum.
+        curvature = (step * change).sum(1)
+        told = lower & (curvature > 1e-10 * step.norm(dim=1) * change.norm(dim=1))
+        steps = torch.where(told[:, None], torch.cat([steps[1:], step[None]]), steps)
+        changes = torch.where(told[:, None], torch.cat([changes[1:], change[None]]), changes)
+        scale = torch.where(told, curvature / change.square().sum(1), scale)
+        y = torch.where(taken, proposal, y)
+        value = torch.where(lower, new_value, value)
+        gradient = torch.where(taken, new_gradient, gradient)
+        direction = torch.where(taken, -_two_loops(gradient, steps, changes, scale), direction)
+        length = torch.where(lower, 1.0, length / 2)
+        done += 1
+        if keep_path:
+            path.append(y.view_as(start))
+    y = y.view_as(start)
+    return Inference(
+        y,
+        value,
+        y[value.argmin()],
+        len(y) * (done + 1),
+        torch.stack(path) if keep_path else None,
+        gradient.abs().amax(1),
+    )
+
+
+def _two_loops(gradient: Tensor, steps: Tensor, changes: Tensor, scale: Tensor) -> Tensor:
+    """H times the gradient, `(n, d)`, from the pairs `(history, n, d)`, never forming H."""
+    curvature = (steps * changes).sum(-1, keepdim=True)
+    inverse = torch.where(curvature > 0, 1 / curvature, 0.0)
+    parts = []
+    for step, change, rho in zip(steps.flip(0), changes.flip(0), inverse.flip(0), strict=True):
+        parts.append(rho * (step * gradient).sum(1, keepdim=True))
+        gradient = gradient - parts[-1] * change
+    gradient = scale[:, None] * gradient
+    for step, change, rho in zip(steps, changes, inverse, strict=True):
+        part = parts.pop() - rho * (change * gradient).sum(1, keepdim=True)
+        gradient = gradient + part * step
+    return gradient

@@ -7,7 +7,12 @@ from ebmref.samplers.annealed import (
 )
 from ebmref.samplers.chain import Chain, sample
 from ebmref.samplers.diagnostics import Diagnostics, diagnose
-from ebmref.samplers.importance import Importance, importance_estimate, log_weights
+from ebmref.samplers.importance import (
+    Importance,
+    importance_estimate,
+    log_weights,
+    weighted_estimate,
+)
 from ebmref.samplers.kernels import (
     Kernel,
     Proposal,
@@ -49,4 +54,5 @@ __all__ = [
     "sample",
     "sequential_monte_carlo",
     "ula",
+    "weighted_estimate",
 ]

@@ -126,12 +126,22 @@ def importance_estimate(
     if not values.isfinite().all():
         raise ValueError("f: is not finite at some points of positive weight")
     shape = (n,) if n_replicates is None else (n_replicates, n)
-    return _estimate(values.view(shape).double(), log_w.view(shape).double(), log_z)
+    return weighted_estimate(values.view(shape), log_w.view(shape), log_z)
 
 
-def _estimate(values: Tensor, log_w: Tensor, log_z: float | None) -> Importance:
-    """The estimates from values of f and log weights, each `(..., n)`, in double precision."""
+def weighted_estimate(values: Tensor, log_w: Tensor, log_z: float | None = None) -> Importance:
+    """The estimates of `importance_estimate` from draws that have their weights already.
+
+    Args:
+        values: `(..., n)`, of f at the draws.
+        log_w: `(..., n)`, logs of the weights, such that their mean estimates Z.
+        log_z: the exact log Z, where it is known.
+
+    Raises:
+        ValueError: draws that all have weight zero.
+    """
     n = values.shape[-1]
+    values, log_w = values.double(), log_w.double()
     log_sum = log_w.logsumexp(-1)
     if not log_sum.isfinite().all():
         raise ValueError("proposal: all its draws have weight zero; it misses the support")

@@ -225,7 +225,7 @@ class _Graph:
         self._kernel = kernel
         shapes = tuple((p.shape, p.stride(), p.dtype, p.device) for p in state)
         step = kernel.step
-        self._key = (step.func, step.args, unroll, every, _n_tiles(state.x, 1) > 1, shapes)
+        self._key = (step.func, step.args, unroll, every, shapes)
 
     def __call__(self, state, noise, step_size):
         """Make the noise's steps, a multiple of unroll.
