@@ -21,9 +21,15 @@ import torch
 from torch import Tensor
 
 from ebmref.energies import Energy, check_energy
+from ebmref.inference import check_answers
 from ebmref.latent import LatentEnergy, Variables, energy_table
 from ebmref.samplers.annealed import annealed_importance_sampling
-from ebmref.samplers.importance import Importance, importance_estimate, weighted_estimate
+from ebmref.samplers.importance import (
+    Importance,
+    check_draws,
+    importance_estimate,
+    weighted_estimate,
+)
 
 MEASURES = ("counting", "normalised", "lebesgue")
 
@@ -50,12 +56,19 @@ def free_energy(
     _check_beta(beta)
     if measure not in MEASURES:
         raise ValueError(f"measure: expected one of {', '.join(MEASURES)}; got {measure!r}")
-    if (measure == "lebesgue") != (cell is not None) or (cell is not None and not cell > 0):
-        raise ValueError(f"cell: expected > 0 with the lebesgue measure, alone; got {cell}")
+    fits = _is_number(cell) and 0 < cell < math.inf if measure == "lebesgue" else cell is None
+    if not fits:
+        raise ValueError(
+            f"cell: expected > 0 with the lebesgue measure, alone, and finite; got {cell!r}"
+        )
     if math.isinf(beta):
         return energy.amin(-1)
-    mass = {"counting": 1.0, "normalised": 1 / energy.shape[-1], "lebesgue": cell}[measure]
-    return -((-beta * energy).logsumexp(-1) + math.log(mass)) / beta
+    n = energy.shape[-1]
+    volume = {"counting": n, "normalised": 1, "lebesgue": cell and n * cell}[measure]
+    # Weights relative to the largest, less one: so that F keeps its digits in the heat, too.
+    least = energy.detach().amin(-1, keepdim=True)
+    log_mean = (-beta * (energy - least)).expm1().mean(-1).log1p()
+    return least[..., 0] - (log_mean + math.log(volume)) / beta
 
 
 def softmin(energy: Tensor, beta: float) -> Tensor:
@@ -140,7 +153,7 @@ def importance_free_energy(
     Raises:
         ValueError: beta out of range, or as `ebmref.samplers.importance_estimate`.
     """
-    rows = _rows(energy, y, beta, n)
+    rows = _rows(energy, y, beta, n, generator)
 
     def target(z: Tensor) -> Tensor:
         return rows(z) - prior.log_prob(z)
@@ -172,7 +185,7 @@ def annealed_free_energy(
     Raises:
         ValueError: beta out of range, or as `annealed_importance_sampling`.
     """
-    rows = _rows(energy, y, beta, n)
+    rows = _rows(energy, y, beta, n, generator)
 
     def target(z: Tensor) -> Tensor:
         return rows(z) - prior.log_prob(z)
@@ -184,16 +197,19 @@ def annealed_free_energy(
     return weighted_estimate(torch.ones_like(log_w), log_w)
 
 
-def _rows(energy, y: Tensor, beta: float, n: int):
+def _rows(energy, y: Tensor, beta: float, n: int, generator: torch.Generator):
     """beta E of z alone, n rows of z for each y in turn."""
     _check_beta(beta)
     if math.isinf(beta):
         raise ValueError("beta: expected finite where z is sampled; got inf")
+    check_answers("y", y)
+    check_draws(n, 2, generator)
     repeated = y.repeat_interleave(n, 0)
 
     def of_z(z: Tensor) -> Tensor:
         values = energy(repeated, z)
-        check_energy(values, len(z))
+        if not isinstance(values, Tensor) or values.shape != (len(z),):
+            check_energy(values, len(z))
         return beta * values
 
     return of_z
@@ -203,8 +219,12 @@ def _one(z: Tensor) -> Tensor:
     return z.new_ones(len(z))
 
 
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _check_beta(beta: float) -> None:
-    if isinstance(beta, bool) or not isinstance(beta, int | float) or not beta > 0:
+    if not _is_number(beta) or not beta > 0:
         raise ValueError(f"beta: expected a number > 0, or math.inf; got {beta!r}")
 
 

@@ -62,9 +62,13 @@ def search_argmin(energy: Energy, candidates: Tensor) -> Inference:
     return Inference(candidates, values, candidates[values.argmin()], len(candidates))
 
 
-def _start(energy: Energy, y0: Tensor, n_steps: int) -> tuple[Tensor, Tensor, Tensor]:
+def _start(
+    energy: Energy, y0: Tensor, n_steps: int, tolerance: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """A copy of the starts, with energies and gradients, all of them checked."""
     check_answers("y0", y0)
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance: expected >= 0; got {tolerance}")
     if n_steps < 1:
         raise ValueError(f"n_steps: expected >= 1; got {n_steps}")
     y = y0.detach().clone()
@@ -103,7 +107,7 @@ def gradient_argmin(
     """
     if not 0 < step_size < math.inf:
         raise ValueError(f"step_size: expected > 0 and finite; got {step_size}")
-    y, value, gradient = _start(energy, y0, n_steps)
+    y, value, gradient = _start(energy, y0, n_steps, tolerance)
     event = (-1,) + (1,) * (y.dim() - 1)
     step = torch.full_like(value, step_size)
     path = [y]
@@ -159,10 +163,10 @@ def lbfgs_argmin(
     """
     if history < 1:
         raise ValueError(f"history: expected >= 1; got {history}")
-    start, value, gradient = _start(energy, y0, n_steps)
+    start, value, gradient = _start(energy, y0, n_steps, tolerance)
     y, gradient = (
         start.flatten(1) if start.dim() > 1 else start[:, None],
-        gradient.view(len(y0), -1),
+        gradient.reshape(len(y0), -1),
     )
     # Steps and changes of the gradient, oldest first; a pair of zeros has no effect.
     steps, changes = y.new_zeros(2, history, *y.shape)
@@ -189,7 +193,8 @@ def lbfgs_argmin(
         value = torch.where(lower, new_value, value)
         gradient = torch.where(taken, new_gradient, gradient)
         direction = torch.where(taken, -_two_loops(gradient, steps, changes, scale), direction)
-        length = torch.where(lower, 1.0, length / 2)
+        # Without a new pair H is as it was, and perhaps far too small: go farther each time.
+        length = torch.where(told, 1.0, torch.where(lower, 2 * length, length / 2))
         done += 1
         if keep_path:
             path.append(y.view_as(start))

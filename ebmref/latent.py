@@ -49,9 +49,13 @@ class Found(NamedTuple):
 
     def __str__(self) -> str:
         n, r = self.lost.shape
+        if self.slope is None:
+            return f"{n} x {r} candidates; least energies up to {self.energy.max():.3g}"
         gap = float((self.energies - self.energy[:, None]).max())
-        text = f"{n} x {r} restarts, {int(self.lost.sum())} lost, the worst by {gap:.3g}"
-        return text if self.slope is None else f"{text}; largest slope {self.slope.max():.2g}"
+        return (
+            f"{n} x {r} restarts, {int(self.lost.sum())} lost, the worst by {gap:.3g}; "
+            f"largest slope {self.slope.max():.2g}"
+        )
 
 
 def search(
@@ -68,12 +72,14 @@ def search(
 
     Raises:
         ValueError: a variable that is no float batch or does not fit, or an energy of wrong
-            shape or with a NaN.
+            shape, with a NaN, or infinite for every candidate.
     """
     _check_lost(lost_above)
     with torch.no_grad():
         values, combined = energy_table(energy, known, candidates)
     least, at = values.min(1)
+    if not least.isfinite().all():
+        raise ValueError("energy: is infinite for every candidate, or -inf for some")
     best = {name: value[at] for name, value in combined.items()}
     return Found(
         best, least, None, values, values > least[:, None] + lost_above, None, values.numel()
@@ -230,11 +236,12 @@ def _questions(known: Variables, unknown: Variables) -> int:
 def _rows(known: Variables, start: Variables) -> tuple[Variables, Variables, tuple[int, int]]:
     """One row a restart of each question: the knowns repeated, the starts flattened, (n, r)."""
     n = _questions(known, start)
+    for name, value in start.items():
+        inference.check_answers(f"start[{name!r}]", value)
     shapes = {name: tuple(value.shape) for name, value in start.items()}
     if not start or len({shape[:2] for shape in shapes.values()}) > 1:
         raise ValueError(f"start: expected (n, r, *event) with n and r the same; got {shapes}")
     for name, value in start.items():
-        inference.check_answers(f"start[{name!r}]", value)
         if value.dim() < 2 or len(value) != n or value.shape[1] < 1:
             raise ValueError(
                 f"start[{name!r}]: expected (n, r, *event) with n = {n}, r >= 1; got {shapes[name]}"

@@ -56,10 +56,59 @@ def test_upright_pen_is_a_dot():
     assert two[0].sum() > 0
 
 
+def test_the_radii_of_the_horn():
+    """(2, 1.5) at x = 0, (1.5, 2) e^2 = (11.08, 14.78) at x = 1, equal half-way."""
+    radii = data.horn_radii(torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64))
+    e = math.e
+    by_hand = [[2.0, 1.5], [1.75 * e, 1.75 * e], [1.5 * e**2, 2 * e**2]]
+    assert torch.allclose(radii, torch.tensor(by_hand, dtype=torch.float64), rtol=1e-12)
+    assert data.horn_radii(torch.tensor(0.0), a=3.0, b=5.0).tolist() == [5.0, 3.0]
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (3, 2, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_horn_without_noise_lies_on_its_ellipses(shape, dtype):
+    """Shapes and dtype of x come back, and (y / radii)^2 sums to one at the angle told."""
+    x = torch.rand(shape, generator=generator(), dtype=dtype)
+    y, angles = data.horn(x, generator(1), noise=0.0)
+    assert y.shape == (*shape, 2) and angles.shape == shape
+    assert y.dtype == angles.dtype == dtype
+    scaled = y / data.horn_radii(x)
+    assert torch.allclose(scaled, data.tips(angles), atol=1e-6)
+    assert torch.allclose(scaled.square().sum(-1), torch.ones_like(x), atol=1e-6)
+
+
+def test_the_horns_noise_is_white_and_its_angles_are_even():
+    """Four tests at a false alarm of 1e-3, at a fixed seed: angles, each noise, no correlation.
+
+    One draw for both coordinates, as the course's formula reads, would have correlation 1.
+    """
+    x = torch.linspace(0, 1, 4000, dtype=torch.float64)
+    y, angles = data.horn(x, generator(), noise=0.05)
+    noise = ((y - data.horn_radii(x) * data.tips(angles)) / 0.05).numpy()
+    assert stats.kstest(angles.numpy(), stats.uniform(0, 2 * math.pi).cdf).pvalue > 1e-3
+    for coordinate in noise.T:
+        assert stats.kstest(coordinate, stats.norm.cdf).pvalue > 1e-3
+    assert stats.pearsonr(*noise.T).pvalue > 1e-3
+
+
+def test_the_horn_repeats_and_differs_by_generator():
+    x = torch.zeros(5)
+    for one, same, other in zip(
+        data.horn(x, generator()),
+        data.horn(x, generator()),
+        data.horn(x, generator(1)),
+        strict=True,
+    ):
+        assert torch.equal(one, same) and not torch.equal(one, other)
+
+
 @pytest.mark.parametrize(
     "call, words",
     [
         (lambda: data.von_mises(3, -1.0, generator()), "concentration: expected >= 0"),
+        (lambda: data.horn(torch.zeros(3), generator(), -0.1), "noise: expected >= 0"),
+        (lambda: data.horn(torch.zeros(3), generator(), math.nan), "noise: expected >= 0"),
         (lambda: data.pen_frames(torch.zeros(2, 2)), "angles: expected a float vector"),
         (lambda: data.pen_frames(torch.zeros(2, dtype=torch.int64)), "angles"),
         (lambda: data.pen_frames(torch.zeros(2), size=3), "size: expected >= 8"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ebmref import energies
-from ebmref.samplers.importance import importance_estimate, log_weights
+from ebmref.samplers.importance import importance_estimate, log_weights, weighted_estimate
 
 
 def generator(seed=0):
@@ -214,6 +214,62 @@ def test_log_weights_by_hand():
 
     got = log_weights(energy, Flat(), torch.tensor([[1.0], [-1.0]]))
     assert got.tolist() == [pytest.approx(-3 + math.log(4)), -math.inf]
+
+
+def test_weighted_estimate_by_hand():
+    """Weights 1, 2, 1 of the values 0, 3, 4: mean 2.5, ESS 16 / 6, Z = 4/3; with Z = 2, 5/3.
+
+    The shares are 1/4, 1/2, 1/4, so that se^2 = (2.5^2 + 4 * 0.5^2 + 1.5^2) / 16 and the error of
+    log Z is sqrt 3 times their standard deviation, 1 / sqrt 48. With Z known the terms are
+    0, 3, 2 and se^2 is their variance, 7/3, over 3.
+    """
+    values = torch.tensor([0.0, 3.0, 4.0])
+    log_w = torch.tensor([1.0, 2.0, 1.0]).log()
+    got = weighted_estimate(values, log_w)
+    assert float(got.value) == pytest.approx(2.5, rel=1e-6)
+    assert float(got.se) == pytest.approx((9.5 / 16) ** 0.5, rel=1e-6)
+    assert float(got.ess) == pytest.approx(16 / 6, rel=1e-6)
+    assert float(got.log_z) == pytest.approx(math.log(4 / 3), rel=1e-6)
+    assert float(got.log_z_se) == pytest.approx((3 / 48) ** 0.5, rel=1e-6)
+    assert float(got.max_share) == pytest.approx(0.5, rel=1e-6)
+    known = weighted_estimate(values, log_w, math.log(2))
+    assert float(known.value) == pytest.approx(5 / 3, rel=1e-6)
+    assert float(known.se) == pytest.approx((7 / 9) ** 0.5, rel=1e-6)
+
+
+def test_weighted_estimate_is_what_an_importance_estimate_ends_with():
+    """The same draws and weights give the same seven fields, in double precision."""
+    target, proposal = normal(1), normal(1, 2.0)
+    whole = importance_estimate(square, target, proposal, 300, generator(3), log_z=target.log_z)
+    x = proposal.sample(300, generator(3))
+    parts = weighted_estimate(square(x), log_weights(target, proposal, x), target.log_z)
+    for one, other in zip(whole, parts, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_weighted_rows_do_not_meet():
+    """Batches of any shape; a common factor moves log Z alone, a weight of zero is none at all."""
+    values = torch.randn(2, 3, 50, generator=generator(), dtype=torch.float64)
+    log_w = 2 * torch.randn(2, 3, 50, generator=generator(1), dtype=torch.float64)
+    log_w[0, 0, :5] = -math.inf
+    shift = torch.tensor([[0.0, 900.0, -900.0], [3.0, -2.0, 1.0]], dtype=torch.float64)
+    got = weighted_estimate(values, log_w + shift[..., None])
+    for i, j in torch.cartesian_prod(torch.arange(2), torch.arange(3)).tolist():
+        alone = weighted_estimate(values[i, j], log_w[i, j])
+        for name, row, one in zip(got._fields, got, alone, strict=True):
+            moved = shift[i, j] if name == "log_z" else 0.0
+            assert row.shape == (2, 3) and one.dim() == 0
+            assert float(row[i, j] - moved) == pytest.approx(float(one), rel=1e-9, abs=1e-12)
+    fewer = weighted_estimate(values[0, 0, 5:], log_w[0, 0, 5:])
+    assert float(fewer.value) == pytest.approx(float(got.value[0, 0]), rel=1e-12)
+    assert float(fewer.log_z + math.log(45 / 50)) == pytest.approx(float(got.log_z[0, 0]))
+
+
+def test_weights_that_are_all_zero_are_refused():
+    """In one row of two is enough."""
+    log_w = torch.tensor([[0.0, 0.0], [-math.inf, -math.inf]])
+    with pytest.raises(ValueError, match="all its draws have weight zero"):
+        weighted_estimate(torch.ones(2, 2), log_w)
 
 
 class Broken:
