@@ -15,7 +15,7 @@ gradient of F is the mean of the gradients of E under p(z | x, y) ~ exp(-beta E)
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -167,8 +167,8 @@ def annealed_free_energy(
     prior,
     beta: float,
     n: int,
-    betas: int,
-    step_size: float,
+    betas: int | Sequence[float],
+    step_size: float | Sequence[float],
     generator: torch.Generator,
     *,
     n_moves: int = 1,
@@ -176,7 +176,7 @@ def annealed_free_energy(
     """exp(-beta F_beta) of each y by n annealed particles, from the prior to the posterior of z.
 
     As `importance_free_energy`, but each particle is led from prior(z) to
-    prior(z) exp(-beta E(y, z)) in `betas` steps, with MALA moves between them (Neal 2001).
+    prior(z) exp(-beta E(y, z)) in small steps, with MALA moves between them (Neal 2001).
 
     Args:
         energy, y, prior, beta, n: as for `importance_free_energy`.
