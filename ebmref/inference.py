@@ -164,10 +164,7 @@ def lbfgs_argmin(
     if history < 1:
         raise ValueError(f"history: expected >= 1; got {history}")
     start, value, gradient = _start(energy, y0, n_steps, tolerance)
-    y, gradient = (
-        start.flatten(1) if start.dim() > 1 else start[:, None],
-        gradient.reshape(len(y0), -1),
-    )
+    y, gradient = start.reshape(len(start), -1), gradient.reshape(len(start), -1)
     # Steps and changes of the gradient, oldest first; a pair of zeros has no effect.
     steps, changes = y.new_zeros(2, history, *y.shape)
     scale = 1 / gradient.norm(dim=1).clamp(min=1)  # the first step is one unit long at most
