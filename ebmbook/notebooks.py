@@ -24,6 +24,7 @@ from ebmref import claims
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
 RUNS = ROOT / "_build" / "run"
+CHECKPOINTS = ROOT / "_build" / "checkpoints"
 # What decides a cell's look and behaviour; the rest of its metadata is noise.
 CELL_METADATA = ("tags", "mystnb")
 
@@ -145,15 +146,41 @@ def digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
+def modules_of(source: str) -> list[Path]:
+    """Files of the package that code imports, and what these import in turn, in order.
+
+    Every `import` counts, wherever it stands; none goes by a computed name.
+    """
+    found, ahead = set(), _imported(source)
+    while ahead:
+        found |= ahead
+        ahead = set().union(*(_imported(path.read_text()) for path in ahead)) - found
+    return sorted(found)
+
+
 @cache
-def package_digest() -> str:
-    """A name for the state of the package's code and of the pinned versions."""
-    files = [*sorted((ROOT / "ebmref").rglob("*.py")), ROOT / "requirements.lock"]
-    return digest(*(f"{path.name}\n{path.read_text()}" for path in files))
+def _imported(source: str) -> set[Path]:
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    stems = [ROOT.joinpath(*name.split(".")) for name in names if name.split(".")[0] == "ebmref"]
+    # Importing a module runs the __init__.py of each folder on the way.
+    files = {stem.with_suffix(".py") for stem in stems}
+    files |= {folder / "__init__.py" for stem in stems for folder in (stem, *stem.parents)}
+    return {path for path in files if path.is_file()}
+
+
+def package_digest(source: str) -> str:
+    """A name for the state of the package's code that `source` uses, and of the pinned versions."""
+    files = [*modules_of(source), ROOT / "requirements.lock"]
+    return digest(*(f"{path.relative_to(ROOT)}\n{path.read_text()}" for path in files))
 
 
 def code_key(chapter: str, profile: str, parameters: dict[str, Any]) -> str:
-    """What a run's outputs depend on: code, package, parameters, verdicts, where data and GPU are.
+    """What a run's outputs depend on: code, what it imports, parameters, verdicts, data, GPU.
 
     The words of a claim are not among it: they are rendered, not run.
     """
@@ -170,7 +197,7 @@ def code_key(chapter: str, profile: str, parameters: dict[str, Any]) -> str:
     code = [cell.source for cell in draft(chapter).cells if cell.cell_type == "code"]
     return digest(
         *code,
-        package_digest(),
+        package_digest("\n".join(code)),
         json.dumps([profile, parameters, settings], sort_keys=True),
         repr(claimed),
     )

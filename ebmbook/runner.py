@@ -19,7 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ebmbook import INTERRUPTED, notebooks
-from ebmbook.notebooks import BOOK, ROOT, RUNS, BookError
+from ebmbook.notebooks import BOOK, CHECKPOINTS, ROOT, RUNS, BookError
 from ebmref import claims
 
 
@@ -140,6 +140,7 @@ def _execute(
         "EBMREF_PROFILE": variant.profile,
         "EBMREF_RESULTS": str(draft.parent),
         "EBMREF_CLAIMS": str(BOOK / "claims.yml"),
+        "EBMREF_CHECKPOINTS": str(CHECKPOINTS),
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
     command = [sys.executable, "-m", "ebmbook.execute", str(draft), str(BOOK)]

@@ -1,17 +1,27 @@
 """Data: pens that fall, a horn of ellipses, and pictures from well-kept sets.
 
-`frames` is where a chapter's `dataset` parameter leads; the embedded sets need no file.
+`frames` and `pictures` are where a chapter's `dataset` parameter leads. The pens and the digits
+of scikit-learn need no file; larger sets are read from the folder that `$EBMREF_DATA` names, as
+torchvision lays them out, and are fetched only where that is asked for.
 """
 
 import os
+import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, make_swiss_roll
 from torch import Tensor
 
-DATASETS = ("pen", "digits", "mnist")
+from ebmref.energies import GaussianMixture
+
+# By name: torchvision's class, and its subfolder.
+TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10"}
+PICTURES = ("digits", *TORCHVISION, "folder")
+DATASETS = ("pen", *PICTURES)
+SPLITS = ("train", "test")
 
 
 def von_mises(n: int | tuple[int, ...], concentration: float, generator: torch.Generator) -> Tensor:
@@ -95,6 +105,164 @@ def pen_frames(angles: Tensor, size: int = 32, length: float = 0.85, width: floa
     return ((width / 2 - away) / pixel + 0.5).clamp(0, 1)
 
 
+def gaussian_grid(like: Tensor, side: int = 5, spacing: float = 1.0, scale: float = 0.05):
+    """The mixture of side^2 equal Gaussians on a square grid around 0, a `GaussianMixture`.
+
+    The defaults are the 25 Gaussians of Turner et al. (2019).
+
+    Args:
+        like: any tensor whose dtype and device the law takes.
+    """
+    at = (torch.arange(side, dtype=like.dtype, device=like.device) - (side - 1) / 2) * spacing
+    means = torch.cartesian_prod(at, at)
+    return GaussianMixture(means, torch.full_like(means[:, 0], scale))
+
+
+def gaussian_ring(like: Tensor, n_modes: int = 8, radius: float = 2.0, scale: float = 0.02):
+    """The mixture of equal Gaussians evenly spaced on a circle, a `GaussianMixture`.
+
+    Args:
+        like: any tensor whose dtype and device the law takes.
+    """
+    turn = torch.arange(n_modes, dtype=like.dtype, device=like.device) * 2 * torch.pi / n_modes
+    means = radius * tips(turn)
+    return GaussianMixture(means, torch.full_like(means[:, 0], scale))
+
+
+def swiss_roll(n: int, generator: torch.Generator, noise: float = 0.25) -> Tensor:
+    """`(n, 2)` points of a spiral, by scikit-learn, over 7.5 (Gulrajani et al. 2017)."""
+    seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+    x, _ = make_swiss_roll(n, noise=noise, random_state=seed)
+    return torch.tensor(x[:, [0, 2]] / 7.5, dtype=torch.float32).to(generator.device)
+
+
+class Pictures(NamedTuple):
+    """A set of labelled pictures.
+
+    Attributes:
+        pixels: `(n, channels, height, width)` in [0, 1], on the CPU.
+        labels: `(n,)`, integers.
+        classes: their names.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    classes: list[str]
+
+
+def pictures(
+    name: str,
+    split: str = "train",
+    *,
+    root: str | Path | None = None,
+    download: bool = False,
+    side: int | None = None,
+) -> Pictures:
+    """A whole set of pictures.
+
+    Args:
+        name: "digits" (scikit-learn's, 8 by 8, embedded; every fifth is of the test set),
+            "mnist", "fashion-mnist" or "cifar10" (torchvision's), or "folder", your own: `root`
+            holds a folder a class, or train/ and test/ with these inside, or is a zip of it.
+        split: "train" or "test"; a folder without the two is the same in both.
+        root: where the files are; by default `$EBMREF_DATA`. CIFAR-10 is also found there as
+            `cifar10-jpeg.zip`, a folder of pictures zipped.
+        download: fetch one of torchvision's sets into `root` where it is missing; a progress bar
+            shows, checksums are verified.
+        side: of "folder": pictures are cropped to a square and resized to it; None where they
+            all have one size.
+
+    Raises:
+        ValueError: an unknown name or split, or pictures of different sizes without a side.
+        FileNotFoundError: the set is not there or damaged; the message says how to get it.
+    """
+    if name not in PICTURES:
+        raise ValueError(f"dataset must be one of {', '.join(PICTURES)}; got {name!r}")
+    if split not in SPLITS:
+        raise ValueError(f"split must be train or test; got {split!r}")
+    if name == "digits":
+        digits = load_digits()
+        held_out = (np.arange(len(digits.target)) % 5 == 4) == (split == "test")
+        pixels = torch.tensor(digits.images[held_out] / 16, dtype=torch.float32)[:, None]
+        return Pictures(pixels, torch.tensor(digits.target[held_out]), [*"0123456789"])
+    folder = root or os.environ.get("EBMREF_DATA")
+    if not folder:
+        raise FileNotFoundError(
+            f"{name}: no folder given; set EBMREF_DATA to the folder that holds the data, or pass "
+            "root=" + ("" if name == "folder" else " and download=True")
+        )
+    folder = Path(folder)
+    zipped = folder / "cifar10-jpeg.zip"
+    if name == "cifar10" and not (folder / "cifar-10-batches-py").exists() and zipped.exists():
+        return _folder(zipped, split, None)
+    return (
+        _folder(folder, split, side)
+        if name == "folder"
+        else _torchvision(name, split, folder, download)
+    )
+
+
+def _torchvision(name: str, split: str, folder: Path, download: bool) -> Pictures:
+    from torchvision import datasets  # slow to import, and only these need it
+
+    try:
+        got = getattr(datasets, TORCHVISION[name])(
+            folder, train=split == "train", download=download
+        )
+    except (RuntimeError, ValueError, OSError, EOFError, AssertionError) as error:
+        reason = (str(error) or "not an IDX file").splitlines()[0]
+        raise FileNotFoundError(
+            f"{name}: missing or damaged under {folder} ({reason}); "
+            "delete what is there and pass download=True, or point EBMREF_DATA elsewhere"
+        ) from None
+    pixels = torch.as_tensor(got.data)
+    pixels = pixels.movedim(-1, 1) if pixels.dim() == 4 else pixels[:, None]
+    return Pictures(pixels.float() / 255, torch.as_tensor(got.targets), list(got.classes))
+
+
+def _folder(root: Path, split: str, side: int | None) -> Pictures:
+    """Pictures of a folder a class, or of such a folder zipped."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    endings = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+    try:
+        base = zipfile.Path(root) if zipfile.is_zipfile(root) else root
+        base = base / split if (base / split).is_dir() else base
+        classes = sorted(entry.name for entry in base.iterdir() if entry.is_dir())
+        files = [
+            (entry, label)
+            for label, name in enumerate(classes)
+            for entry in sorted((base / name).iterdir(), key=lambda entry: entry.name)
+            if entry.name.lower().endswith(endings)
+        ]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise FileNotFoundError(f"folder: cannot read {root} ({error})") from None
+    if not files:
+        raise FileNotFoundError(
+            f"folder: no pictures under {root}; expected a folder a class, with "
+            f"{', '.join(endings)} inside"
+        )
+    pixels = []
+    for entry, _ in files:
+        try:
+            with entry.open("rb") as file, Image.open(file) as picture:
+                picture = picture.convert("L" if picture.mode in ("1", "L", "I;16") else "RGB")
+                if side is not None:
+                    picture = ImageOps.fit(picture, (side, side))
+                pixels.append(np.asarray(picture))
+        except (OSError, UnidentifiedImageError, zipfile.BadZipFile) as error:
+            raise FileNotFoundError(f"folder: {entry} is damaged ({error})") from None
+    shapes = {picture.shape for picture in pixels}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"side: pictures under {root} have {len(shapes)} sizes or kinds, such as "
+            f"{sorted(shapes)[:2]}; give a side, and grey ones or coloured ones alone"
+        )
+    stacked = torch.from_numpy(np.stack(pixels)).float() / 255
+    stacked = stacked.movedim(-1, 1) if stacked.dim() == 4 else stacked[:, None]
+    return Pictures(stacked, torch.tensor([label for _, label in files]), classes)
+
+
 def frames(
     name: str,
     n: int,
@@ -103,49 +271,25 @@ def frames(
     root: str | Path | None = None,
     download: bool = False,
 ) -> Tensor:
-    """`n` pictures of a named set, `(n, height, width)` in [0, 1], on the generator's device.
+    """`n` grey pictures of a named set, `(n, height, width)` in [0, 1], on the generator's device.
 
     Args:
-        name: "pen" (fallen in every direction, evenly), "digits" (scikit-learn's, 8 by 8,
-            embedded) or "mnist" (torchvision's, 28 by 28).
-        n: how many; the embedded sets hold no more than they hold.
-        root: folder of "mnist", as torchvision lays it out; by default `$EBMREF_DATA`.
-        download: fetch "mnist" into `root` where it is missing.
+        name: "pen" (fallen in every direction, evenly), or a set of `pictures`; colours are
+            averaged.
+        n: how many; a set holds no more than it holds.
+        root, download: as for `pictures`.
 
     Raises:
         ValueError: unknown name, or more pictures than the set has.
-        FileNotFoundError: "mnist" is not there; the message says how to get it.
+        FileNotFoundError: the set is not there; the message says how to get it.
     """
     if name not in DATASETS:
         raise ValueError(f"dataset must be one of {', '.join(DATASETS)}; got {name!r}")
     if name == "pen":
         turn = 2 * torch.pi / n
         return pen_frames(torch.arange(n, device=generator.device) * turn)
-    if name == "digits":
-        pictures = torch.tensor(load_digits().images / 16, dtype=torch.float32)
-    else:
-        pictures = _mnist(root, download)
-    if not 1 <= n <= len(pictures):
-        raise ValueError(f"n: {name} has {len(pictures)} pictures; asked for {n}")
-    chosen = torch.randperm(len(pictures), generator=generator, device=generator.device)[:n]
-    return pictures.to(generator.device)[chosen]
-
-
-def _mnist(root: str | Path | None, download: bool) -> Tensor:
-    """MNIST's training pictures, by torchvision."""
-    from torchvision.datasets import MNIST  # slow to import, and only this needs it
-
-    folder = root or os.environ.get("EBMREF_DATA")
-    if not folder:
-        raise FileNotFoundError(
-            "mnist: no folder given; set EBMREF_DATA to the folder that holds MNIST/, "
-            "or pass root= and download=True"
-        )
-    try:
-        return MNIST(folder, train=True, download=download).data.float() / 255
-    except (RuntimeError, ValueError, OSError, AssertionError) as error:
-        reason = (str(error) or "not an IDX file").splitlines()[0]
-        raise FileNotFoundError(
-            f"mnist: missing or damaged under {folder} ({reason}); "
-            "delete what is there and pass download=True, or point EBMREF_DATA elsewhere"
-        ) from None
+    grey = pictures(name, root=root, download=download).pixels.mean(1)
+    if not 1 <= n <= len(grey):
+        raise ValueError(f"n: {name} has {len(grey)} pictures; asked for {n}")
+    chosen = torch.randperm(len(grey), generator=generator, device=generator.device)[:n]
+    return grey.to(generator.device)[chosen]

@@ -3,9 +3,13 @@
 A chapter asks `run.pick(quick=..., full=...)` and never branches on the device.
 """
 
+import hashlib
+import inspect
 import os
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -34,6 +38,23 @@ class Run:
         """
         generator = torch.Generator(device=self.device if device is None else device)
         return generator.manual_seed(derive_seed(self.seed, stream))
+
+    def checkpoint(self, name: str, *code: ModuleType) -> Path | None:
+        """Where long training keeps its state, so that one that was cut off goes on from there.
+
+        None in the quick profile, which makes everything anew. The folder is
+        `$EBMREF_CHECKPOINTS`, by default `checkpoints/` beside the run.
+
+        Args:
+            name: of what is trained, with all that tells it from others, the seed apart.
+            code: the modules that train it; what other versions of them made is not found.
+        """
+        if self.profile == "quick":
+            return None
+        sources = "".join(inspect.getsource(module) for module in code)
+        made_by = hashlib.sha256(sources.encode()).hexdigest()[:12]
+        folder = Path(os.environ.get("EBMREF_CHECKPOINTS") or "checkpoints")
+        return folder / f"{name}-seed-{self.seed}-{made_by}.pt"
 
 
 def derive_seed(seed: int, stream: str) -> int:

@@ -113,7 +113,7 @@ def test_the_horn_repeats_and_differs_by_generator():
         (lambda: data.pen_frames(torch.zeros(2, dtype=torch.int64)), "angles"),
         (lambda: data.pen_frames(torch.zeros(2), size=3), "size: expected >= 8"),
         (lambda: data.frames("cats", 3, generator()), "dataset must be one of pen, digits, mnist"),
-        (lambda: data.frames("digits", 9999, generator()), "digits has 1797 pictures"),
+        (lambda: data.frames("digits", 9999, generator()), "digits has 1438 pictures"),
     ],
 )
 def test_bad_input_is_named(call, words):

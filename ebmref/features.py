@@ -1,0 +1,97 @@
+"""Features of pictures: a small classifier, trained here, whose last hidden layer is the space
+in which sets of pictures are compared (`ebmref.metrics`).
+
+A Frechet distance means nothing without the network it was measured in: this one is named
+after the set it was trained on, and its test accuracy is part of what a chapter reports.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Classifier(nn.Module):
+    """Two convolutions, a hidden layer of `width` features, one logit a class.
+
+    Args:
+        picture: (channels, height, width), the sides 8 or more.
+        n_classes: how many logits.
+        generator: draws the weights.
+        width: how many features.
+    """
+
+    def __init__(self, picture, n_classes, generator: torch.Generator, width: int = 64):
+        super().__init__()
+        channels, height, breadth = picture
+        if min(height, breadth) < 8:
+            raise ValueError(f"picture: expected sides of 8 or more; got {tuple(picture)}")
+        self.one = nn.Conv2d(channels, 32, 3, padding=1)
+        self.two = nn.Conv2d(32, 64, 3, padding=1)
+        self.hidden = nn.Linear(64 * (height // 4) * (breadth // 4), width)
+        self.head = nn.Linear(width, n_classes)
+        for weight in self.parameters():
+            if weight.dim() == 1:
+                nn.init.zeros_(weight)
+            else:
+                nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=generator)
+        self.to(generator.device)
+
+    def features(self, x: Tensor) -> Tensor:
+        """`(n, channels, height, width)` to `(n, width)`, before the last rectifier."""
+        x = functional.max_pool2d(self.one(x).relu(), 2)
+        x = functional.max_pool2d(self.two(x).relu(), 2)
+        return self.hidden(x.flatten(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x).relu())
+
+    @torch.no_grad()
+    def read(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features `(n, width)` and class probabilities `(n, n_classes)`, in pieces."""
+        features = torch.cat([self.features(part) for part in x.split(1000)])
+        return features, self.head(features.relu()).softmax(1)
+
+
+def train_classifier(
+    classifier: Classifier,
+    pixels: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+    *,
+    n_epochs: int = 3,
+    batch: int = 128,
+    learning_rate: float = 2e-3,
+) -> Iterator[float]:
+    """Adam on the cross-entropy, the rate falling to zero; yields the loss of each batch.
+
+    Args:
+        pixels: `(n, channels, height, width)` in [0, 1].
+        labels: `(n,)`, integers.
+        generator: of the batches.
+
+    Raises:
+        ValueError: pixels and labels that do not fit, or a loss that is not finite.
+    """
+    if len(pixels) != len(labels) or len(pixels) < batch:
+        raise ValueError(
+            f"pixels, labels: expected as many of each, {batch} or more; got {len(pixels)} and "
+            f"{len(labels)}"
+        )
+    device = generator.device
+    pixels, labels = pixels.to(device), labels.to(device)
+    n_steps = n_epochs * (len(pixels) // batch)
+    optimizer = torch.optim.Adam(classifier.parameters(), lr=learning_rate, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=n_steps)
+    for _ in range(n_epochs):
+        order = torch.randperm(len(pixels), generator=generator, device=device)
+        for chosen in order.split(batch)[: len(pixels) // batch]:
+            loss = functional.cross_entropy(classifier(pixels[chosen]), labels[chosen])
+            if not loss.isfinite():
+                raise ValueError("loss: not finite; a smaller learning_rate may help")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            yield loss.item()
