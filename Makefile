@@ -19,7 +19,7 @@ SIZE := $(if $(PROFILE),--profile "$(PROFILE)")
 # nbval: a whole notebook stays in one worker; records are judged in the quick profile.
 NBVAL := -p no:cacheprovider -W default --nbval-lax --nbval-current-env --dist loadscope
 
-.PHONY: help book run check record html test nbval lint bench lock clean
+.PHONY: help book run check record html test nbval lint bench bench-training lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo "make check    hold the last run of PROFILE against the ledger"
 	@echo "make record   make the committed notebooks anew: CHAPTER= PROFILE=quick|full"
 	@echo "make bench    samplers against public peers, into _build/bench: ONLY='hmc/*/100'"
+	@echo "make bench-training   a GAN's training against the plain loop, into _build/bench"
 	@echo "make lint     ruff        make lock   pin the versions anew        make clean"
 
 .venv/ready: requirements.lock pyproject.toml tools/setup.sh
@@ -66,6 +67,9 @@ lint: .venv/ready
 
 bench: .venv/peers
 	@$(PY) bench/samplers.py $(if $(ONLY),--only "$(ONLY)")
+
+bench-training: .venv/ready
+	@$(PY) bench/training.py
 
 .venv/peers: .venv/ready pyproject.toml
 	@tools/setup.sh peers

@@ -1,6 +1,7 @@
 """Execute one notebook in this process: the child end of `ebmbook.runner`.
 
-Prints a line of JSON per finished cell, and one for the error that ended it.
+Prints a line of JSON per finished cell, for each line on a cell's stderr, and for the error that
+ended it.
 """
 
 import json
@@ -25,6 +26,17 @@ def report(**message) -> None:
     print(json.dumps(message), flush=True)
 
 
+class Whispers:
+    """Where cells' stderr goes, which is their progress bars: line by line to the parent."""
+
+    def write(self, text: str) -> None:
+        if line := last_line(text.replace("\r", "\n")):
+            report(said=line)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
 def main(path: str, cwd: str, parameters: str) -> int:
     """Run the notebook at `path` in place, with the folder `cwd` as its own."""
     # A polite kill must end the kernel as well: let it unwind like an interrupt.
@@ -38,6 +50,7 @@ def main(path: str, cwd: str, parameters: str) -> int:
             cwd=cwd,
             progress_bar=False,
             record_timing=False,
+            stderr_file=Whispers(),
             on_cell_executed=lambda cell, cell_index, execute_reply: report(cell=cell_index),
         )
     except papermill.PapermillExecutionError as error:

@@ -88,7 +88,7 @@ def look(cell: NotebookNode) -> tuple[str, str, str]:
 
 
 def normalise(notebook: NotebookNode) -> NotebookNode:
-    """Strip what differs from one execution to the next: times, paths, injected cells.
+    """Strip what differs from one execution to the next: times, paths, bars, injected cells.
 
     The same chapter, run twice on one machine, gives the same bytes.
     """
@@ -104,6 +104,8 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
         if cell.cell_type == "code":
             count += 1
             cell.execution_count = count
+            # What is on stderr, progress bars, is for those who wait.
+            cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
             for output in cell.outputs:
                 if output.output_type == "execute_result":
                     output.execution_count = count
@@ -160,8 +162,12 @@ def modules_of(source: str) -> list[Path]:
 
 @cache
 def _imported(source: str) -> set[Path]:
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:  # running it will say where; until then it may depend on anything
+        return set((ROOT / "ebmref").rglob("*.py"))
     names = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -170,7 +176,7 @@ def _imported(source: str) -> set[Path]:
     # Importing a module runs the __init__.py of each folder on the way.
     files = {stem.with_suffix(".py") for stem in stems}
     files |= {folder / "__init__.py" for stem in stems for folder in (stem, *stem.parents)}
-    return {path for path in files if path.is_file()}
+    return {path for path in files if path.is_file() and ROOT / "ebmref" in path.parents}
 
 
 def package_digest(source: str) -> str:

@@ -49,7 +49,8 @@ def run_chapters(names: list[str], variant: Variant, jobs: int = 1) -> list[str]
         if name not in stale:
             tqdm.write(f"{name}: unchanged, not run again", file=sys.stderr)
     # Chapters side by side share the cores; more threads than cores is slower than fewer.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    at_once = max(1, min(jobs, len(stale)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // at_once)))
     children: list[subprocess.Popen] = []
     failures = []
     pool = ThreadPoolExecutor(max_workers=jobs)
@@ -164,7 +165,12 @@ def _execute(
         for line in child.stdout:
             message = json.loads(line)
             error = message.get("error", error)
+            if "said" in message:
+                # A bar within the bar: its words and numbers, without the drawing.
+                parts = message["said"].split("|")
+                bar.set_postfix_str(" ".join(parts[:: max(1, len(parts) - 1)])[:60])
             if "cell" in message:
+                bar.set_postfix_str("", refresh=False)
                 bar.update(message["cell"] + 1 - bar.n)
         status = child.wait()
         if status == INTERRUPTED:

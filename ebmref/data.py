@@ -5,7 +5,10 @@ of scikit-learn need no file; larger sets are read from the folder that `$EBMREF
 torchvision lays them out, and are fetched only where that is asked for.
 """
 
+import http.client
 import os
+import shutil
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +25,7 @@ TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CI
 PICTURES = ("digits", *TORCHVISION, "folder")
 DATASETS = ("pen", *PICTURES)
 SPLITS = ("train", "test")
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 def von_mises(n: int | tuple[int, ...], concentration: float, generator: torch.Generator) -> Tensor:
@@ -163,7 +167,8 @@ def pictures(
     Args:
         name: "digits" (scikit-learn's, 8 by 8, embedded; every fifth is of the test set),
             "mnist", "fashion-mnist" or "cifar10" (torchvision's), or "folder", your own: `root`
-            holds a folder a class, or train/ and test/ with these inside, or is a zip of it.
+            holds a folder a class, or train/ and test/ with these inside, or is a zip of it;
+            names that begin with a dot or an underscore are skipped.
         split: "train" or "test"; a folder without the two is the same in both.
         root: where the files are; by default `$EBMREF_DATA`. CIFAR-10 is also found there as
             `cifar10-jpeg.zip`, a folder of pictures zipped.
@@ -173,13 +178,16 @@ def pictures(
             all have one size.
 
     Raises:
-        ValueError: an unknown name or split, or pictures of different sizes without a side.
+        ValueError: an unknown name or split, a side below 1, or pictures of different sizes
+            without a side.
         FileNotFoundError: the set is not there or damaged; the message says how to get it.
     """
     if name not in PICTURES:
         raise ValueError(f"dataset must be one of {', '.join(PICTURES)}; got {name!r}")
     if split not in SPLITS:
         raise ValueError(f"split must be train or test; got {split!r}")
+    if side is not None and side < 1:
+        raise ValueError(f"side: expected >= 1 pixels; got {side}")
     if name == "digits":
         digits = load_digits()
         held_out = (np.arange(len(digits.target)) % 5 == 4) == (split == "test")
@@ -191,7 +199,7 @@ def pictures(
             f"{name}: no folder given; set EBMREF_DATA to the folder that holds the data, or pass "
             "root=" + ("" if name == "folder" else " and download=True")
         )
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     zipped = folder / "cifar10-jpeg.zip"
     if name == "cifar10" and not (folder / "cifar-10-batches-py").exists() and zipped.exists():
         return _folder(zipped, split, None)
@@ -205,53 +213,65 @@ def pictures(
 def _torchvision(name: str, split: str, folder: Path, download: bool) -> Pictures:
     from torchvision import datasets  # slow to import, and only these need it
 
+    kind = getattr(datasets, TORCHVISION[name])
     try:
-        got = getattr(datasets, TORCHVISION[name])(
-            folder, train=split == "train", download=download
-        )
-    except (RuntimeError, ValueError, OSError, EOFError, AssertionError) as error:
-        reason = (str(error) or "not an IDX file").splitlines()[0]
-        raise FileNotFoundError(
-            f"{name}: missing or damaged under {folder} ({reason}); "
-            "delete what is there and pass download=True, or point EBMREF_DATA elsewhere"
-        ) from None
+        got = kind(folder, train=split == "train")
+    except Exception as error:  # what reading damaged bytes raises can be anything
+        if not download:
+            raise FileNotFoundError(
+                f"{name}: missing or damaged under {folder} ({_reason(error)}); "
+                "pass download=True, or point EBMREF_DATA elsewhere"
+            ) from None
+        _fetch(kind, name, folder)
+        got = kind(folder, train=split == "train")
     pixels = torch.as_tensor(got.data)
     pixels = pixels.movedim(-1, 1) if pixels.dim() == 4 else pixels[:, None]
     return Pictures(pixels.float() / 255, torch.as_tensor(got.targets), list(got.classes))
 
 
+def _fetch(kind, name: str, folder: Path) -> None:
+    """Download a set beside where it belongs, and move it there once it is whole."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as fresh:
+            kind(fresh, download=True)  # torchvision shows a bar and verifies checksums
+            for entry in Path(fresh).iterdir():
+                old = folder / entry.name
+                shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
+                entry.replace(old)
+    except (RuntimeError, OSError, EOFError, http.client.HTTPException) as error:
+        raise FileNotFoundError(
+            f"{name}: the download to {folder} failed ({_reason(error)}); nothing was left behind"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines) or type(error).__name__
+
+
 def _folder(root: Path, split: str, side: int | None) -> Pictures:
     """Pictures of a folder a class, or of such a folder zipped."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    endings = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
     try:
         base = zipfile.Path(root) if zipfile.is_zipfile(root) else root
-        base = base / split if (base / split).is_dir() else base
-        classes = sorted(entry.name for entry in base.iterdir() if entry.is_dir())
+        # A class that one of the splits lacks must not move the labels of the others.
+        parts = [base / part for part in SPLITS if (base / part).is_dir()] or [base]
+        classes = sorted({entry.name for part in parts for entry in _visible(part)})
+        chosen = base if parts == [base] else base / split
         files = [
-            (entry, label)
-            for label, name in enumerate(classes)
-            for entry in sorted((base / name).iterdir(), key=lambda entry: entry.name)
-            if entry.name.lower().endswith(endings)
+            (entry, classes.index(folder.name))
+            for folder in _visible(chosen)
+            for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
+            if entry.name.lower().endswith(ENDINGS) and not entry.name.startswith(".")
         ]
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise FileNotFoundError(f"folder: cannot read {root} ({error})") from None
     if not files:
         raise FileNotFoundError(
             f"folder: no pictures under {root}; expected a folder a class, with "
-            f"{', '.join(endings)} inside"
+            f"{', '.join(ENDINGS)} inside"
         )
-    pixels = []
-    for entry, _ in files:
-        try:
-            with entry.open("rb") as file, Image.open(file) as picture:
-                picture = picture.convert("L" if picture.mode in ("1", "L", "I;16") else "RGB")
-                if side is not None:
-                    picture = ImageOps.fit(picture, (side, side))
-                pixels.append(np.asarray(picture))
-        except (OSError, UnidentifiedImageError, zipfile.BadZipFile) as error:
-            raise FileNotFoundError(f"folder: {entry} is damaged ({error})") from None
+    pixels = [_picture(entry, side) for entry, _ in files]
     shapes = {picture.shape for picture in pixels}
     if len(shapes) > 1:
         raise ValueError(
@@ -261,6 +281,26 @@ def _folder(root: Path, split: str, side: int | None) -> Pictures:
     stacked = torch.from_numpy(np.stack(pixels)).float() / 255
     stacked = stacked.movedim(-1, 1) if stacked.dim() == 4 else stacked[:, None]
     return Pictures(stacked, torch.tensor([label for _, label in files]), classes)
+
+
+def _visible(folder):
+    """Its folders by name, without those that systems hide there (.git, __MACOSX)."""
+    entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
+    return [entry for entry in entries if entry.is_dir() and entry.name[0] not in "._"]
+
+
+def _picture(entry, side: int | None) -> np.ndarray:
+    """One picture, `(height, width)` or `(height, width, 3)` in 0 .. 255."""
+    from PIL import Image, ImageOps
+
+    try:
+        with entry.open("rb") as file, Image.open(file) as picture:
+            if picture.mode.startswith("I;16"):  # PIL would clip, not scale
+                picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+            picture = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
+            return np.asarray(picture if side is None else ImageOps.fit(picture, (side, side)))
+    except Exception as error:  # what decoding damaged bytes raises can be anything
+        raise FileNotFoundError(f"folder: {entry} is damaged ({_reason(error)})") from None
 
 
 def frames(
@@ -285,11 +325,13 @@ def frames(
     """
     if name not in DATASETS:
         raise ValueError(f"dataset must be one of {', '.join(DATASETS)}; got {name!r}")
+    if n < 1:
+        raise ValueError(f"n: expected >= 1 pictures; got {n}")
     if name == "pen":
         turn = 2 * torch.pi / n
         return pen_frames(torch.arange(n, device=generator.device) * turn)
     grey = pictures(name, root=root, download=download).pixels.mean(1)
-    if not 1 <= n <= len(grey):
+    if n > len(grey):
         raise ValueError(f"n: {name} has {len(grey)} pictures; asked for {n}")
     chosen = torch.randperm(len(grey), generator=generator, device=generator.device)[:n]
     return grey.to(generator.device)[chosen]

@@ -24,6 +24,7 @@ class Classifier(nn.Module):
 
     def __init__(self, picture, n_classes, generator: torch.Generator, width: int = 64):
         super().__init__()
+        self.picture = torch.Size(picture)
         channels, height, breadth = picture
         if min(height, breadth) < 8:
             raise ValueError(f"picture: expected sides of 8 or more; got {tuple(picture)}")
@@ -64,7 +65,7 @@ def train_classifier(
     batch: int = 128,
     learning_rate: float = 2e-3,
 ) -> Iterator[float]:
-    """Adam on the cross-entropy, the rate falling to zero; yields the loss of each batch.
+    """Adam on the cross-entropy, the rate rising, then falling to zero; yields each batch's loss.
 
     Args:
         pixels: `(n, channels, height, width)` in [0, 1].
@@ -74,6 +75,20 @@ def train_classifier(
     Raises:
         ValueError: pixels and labels that do not fit, or a loss that is not finite.
     """
+    if pixels.dim() != 4 or pixels.shape[1:] != classifier.picture:
+        raise ValueError(
+            f"pixels: expected (n, {', '.join(map(str, classifier.picture))}); got "
+            f"{tuple(pixels.shape)}"
+        )
+    if not pixels.isfinite().all():
+        raise ValueError("pixels: has values that are not finite")
+    n_classes = classifier.head.out_features
+    if labels.dim() != 1 or labels.dtype != torch.int64:
+        raise ValueError(
+            f"labels: expected integers (n,), torch.int64; got {labels.dtype} {tuple(labels.shape)}"
+        )
+    if len(labels) and not 0 <= labels.min() <= labels.max() < n_classes:
+        raise ValueError(f"labels: expected 0 .. {n_classes - 1}; got others")
     if len(pixels) != len(labels) or len(pixels) < batch:
         raise ValueError(
             f"pixels, labels: expected as many of each, {batch} or more; got {len(pixels)} and "

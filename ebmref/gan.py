@@ -17,8 +17,8 @@ import copy
 import dataclasses
 import math
 import os
-import pickle
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.functional import logsigmoid
 from torch.nn.utils import parametrize
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ebmref.learning import Networks
 from ebmref.runs import derive_seed
@@ -143,7 +143,8 @@ class Discriminator(nn.Module):
         generator: draws the weights.
         spectral: hold the spectral norm of each weight matrix at one.
         pack: judge so many events together, one logit for all of them (Lin et al. 2018): a
-            generator without variety then gives itself away. `(k, n, *event)` to `(k, n / pack)`.
+            generator without variety then gives itself away. `(k, n, *event)` to `(k, n / pack)`;
+            an n that does not divide raises ValueError.
     """
 
     def __init__(self, event, hidden, n_models, generator, *, spectral=False, pack=1):
@@ -156,6 +157,8 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         k, n = x.shape[:2]
+        if n % self.pack:
+            raise ValueError(f"x: expected n, events a model, in packs of {self.pack}; got n = {n}")
         return self.layers(x.reshape(k, n // self.pack, -1))[..., 0]
 
 
@@ -275,13 +278,14 @@ class _Spectral(nn.Module):
         )
 
     def forward(self, weight: Tensor) -> Tensor:
-        matrix = weight.reshape(self.shape)
-        if self.training:
-            with torch.no_grad():  # new tensors: an earlier pass may still need the old ones
-                self.v = functional.normalize(self.u @ matrix, dim=-1)
-                self.u = functional.normalize(self.v @ matrix.mT, dim=-1)
-        sigma = self.u @ matrix @ self.v.mT
-        return (matrix / sigma).view_as(weight)
+        with torch.autocast(weight.device.type, enabled=False):
+            matrix = weight.reshape(self.shape)
+            if self.training:
+                with torch.no_grad():  # new tensors: an earlier pass may still need the old ones
+                    self.v = functional.normalize(self.u @ matrix, dim=-1)
+                    self.u = functional.normalize(self.v @ matrix.mT, dim=-1)
+            sigma = self.u @ matrix @ self.v.mT
+            return (matrix / sigma).view_as(weight)
 
 
 # --- training --------------------------------------------------------------------------
@@ -326,15 +330,30 @@ class Recipe:
     def __post_init__(self):
         generator_loss(torch.zeros(1), self.loss)
         for name in ("batch", "penalty_every", "n_critic"):
-            if not getattr(self, name) >= 1:
-                raise ValueError(f"{name}: expected >= 1; got {getattr(self, name)}")
-        if not all(rate > 0 for rate in self.learning_rate):
-            raise ValueError(f"learning_rate: expected two numbers > 0; got {self.learning_rate}")
-        for name in ("penalty", "noise", "anneal_over"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}: expected >= 0; got {getattr(self, name)}")
-        if not 0 <= self.average < 1:
-            raise ValueError(f"average: expected in [0, 1); got {self.average}")
+            _check(self, name, "a whole number >= 1", lambda v: type(v) is int and v >= 1)
+        _check(self, "anneal_over", "a whole number >= 0", lambda v: type(v) is int and v >= 0)
+        for name in ("penalty", "noise"):
+            _check(self, name, "a number >= 0", lambda v: _is_number(v) and v >= 0)
+        _check(self, "average", "a number in [0, 1)", lambda v: _is_number(v) and 0 <= v < 1)
+        _check(self, "learning_rate", "two numbers > 0", lambda v: _is_pair(v) and min(v) > 0)
+        _check(
+            self, "momenta", "two numbers in [0, 1)",
+            lambda v: _is_pair(v) and min(v) >= 0 and max(v) < 1,
+        )  # fmt: skip
+
+
+def _is_number(value) -> bool:
+    """A plain one: checkpoints hold no NumPy scalars."""
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_pair(value) -> bool:
+    return type(value) is tuple and len(value) == 2 and all(map(_is_number, value))
+
+
+def _check(recipe: Recipe, name: str, expected: str, holds: Callable) -> None:
+    if not holds(getattr(recipe, name)):
+        raise ValueError(f"{name}: expected {expected}; got {getattr(recipe, name)!r}")
 
 
 class Diverged(RuntimeError):
@@ -375,12 +394,19 @@ class Game:
     Attributes:
         average: the generator with averaged weights; the generator itself without an average.
         step: how many steps were made.
+        saved: the last checkpoint that was written or read, in words; None before.
+
+    Raises:
+        ValueError: a seed that is no integer.
     """
 
     def __init__(self, generator, discriminator, latent, recipe: Recipe, seed: int):
+        if type(seed) is not int:
+            raise ValueError(f"seed: expected an integer; got {seed!r}")
         self.generator, self.discriminator = generator, discriminator
         self.latent, self.recipe, self.seed = tuple(latent), recipe, seed
         self.step = 0
+        self.saved: str | None = None
         self.average = generator
         if recipe.average:
             self.average = copy.deepcopy(generator).requires_grad_(False)
@@ -419,28 +445,46 @@ class Game:
             os.replace(temporary, path)
         finally:
             Path(temporary).unlink(missing_ok=True)
+        self.saved = f"{path}, step {self.step}"
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint.
 
         Raises:
-            ValueError: no checkpoint, a damaged one, or one of another game.
+            ValueError: no checkpoint, a damaged one, or one of another game; the game is then
+                unchanged.
         """
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            same = all(state.get(name) == now for name, now in self._identity().items())
-        except (OSError, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"checkpoint {path}: missing or damaged ({reason})") from None
-        if not same:
+        state = _read(path, self.device)
+        if any(state.get(name) != now for name, now in self._identity().items()):
             raise ValueError(f"checkpoint {path}: of another game (recipe or seed differ)")
-        try:
-            for name, part in self._parts.items():
-                part.load_state_dict(state[name])
-        except (RuntimeError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"checkpoint {path}: of other networks ({reason})") from None
+        if {"step", *self._parts} - state.keys() or any(
+            _shapes(state[name]) != _shapes(part.state_dict())
+            for name, part in self._parts.items()
+            if isinstance(part, nn.Module)
+        ):
+            raise ValueError(f"checkpoint {path}: of other networks")
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
         self.step = state["step"]
+        self.saved = f"{path}, step {self.step}"
+
+
+def _read(path: Path, device: torch.device) -> dict:
+    """A checkpoint as it was written."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # PyTorch reads a damaged tensor without a word
+        state = torch.load(path, map_location=device, weights_only=True)
+        if damaged is None and isinstance(state, dict):
+            return state
+        reason = f"{damaged or 'its content'} is damaged"
+    except Exception as error:  # what unpickling damaged bytes raises can be anything
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+    raise ValueError(f"checkpoint {path}: missing or damaged ({reason})")
+
+
+def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
 
 
 def train(
@@ -464,8 +508,8 @@ def train(
         checkpoint: a file to save to at every `save_every` steps and at the end.
 
     Raises:
-        ValueError: too few data, or data that do not fit the networks.
-        Diverged: a loss is NaN or infinite; the weights are still those of the step before.
+        ValueError: too few data, or data that are not of the generator's shape.
+        Diverged: a loss is NaN or infinite. Nothing was moved by that loss.
     """
     recipe = game.recipe
     if data.dim() < 2 or len(data) < recipe.batch:
@@ -474,21 +518,14 @@ def train(
         )
     if save_every < 1:
         raise ValueError(f"save_every: expected >= 1; got {save_every}")
-    data = data.to(game.device)
-    batches = _Batches(game, data)
-    saved = None
+    dtype = next(game.generator.parameters()).dtype
+    if data.dtype != dtype:
+        raise ValueError(f"data: expected {dtype}, as the networks are of; got {data.dtype}")
+    batches = _Batches(game, data.to(game.device))
     while game.step < n_steps:
         made = _one_step(game, batches)
-        for name, loss in (("value", made.value), ("generator loss", made.generator_loss)):
-            if not loss.isfinite().all():
-                raise Diverged(
-                    f"step {made.step}: {name} is {loss.tolist()} (value {made.value.tolist()}, "
-                    f"generator loss {made.generator_loss.tolist()}); last good checkpoint: "
-                    f"{saved or 'none'}"
-                )
         if checkpoint and (game.step % save_every == 0 or game.step == n_steps):
             game.save(checkpoint)
-            saved = f"{checkpoint}, step {game.step}"
         yield made
 
 
@@ -509,7 +546,8 @@ def play(
     Args:
         game: changed in place; it must not be beyond `n_steps`.
         data, n_steps, save_every: as for `train`.
-        checkpoint: of this game at `n_steps`; None keeps nothing.
+        checkpoint: of this game at `n_steps`; None keeps nothing. Its name should tell apart what a
+            checkpoint does not know: the data, and how the networks squash and normalise.
         progress: show a bar.
 
     Raises:
@@ -520,8 +558,8 @@ def play(
     if game.step > n_steps:
         raise ValueError(f"n_steps: the game has made {game.step} already; got {n_steps}")
     steps = train(game, data, n_steps, checkpoint=checkpoint, save_every=save_every)
-    bar = {"initial": game.step, "total": n_steps, "unit": "step", "disable": not progress}
-    for _ in tqdm(steps, desc="GAN", **bar):
+    bar = {"initial": game.step, "total": n_steps, "unit": "step", "mininterval": 1.0}
+    for _ in tqdm(steps, desc="GAN", disable=not progress, **bar):
         pass
 
 
@@ -565,29 +603,38 @@ def _one_step(game: Game, batches: _Batches) -> Step:
         real = noised(batches[game.step * recipe.n_critic + critic])
         with half:
             fake = noised(game.generator(game.latents(recipe.batch, source)))
+            if fake.shape != real.shape:
+                raise ValueError(
+                    f"data: expected events of the generator's shape, {tuple(fake.shape[2:])}; got "
+                    f"{tuple(real.shape[2:])}"
+                )
             logits = game.discriminator(torch.cat([real, fake.detach()], 1)).float()
         worth = value(*logits.chunk(2, 1))
         loss, slope = -worth, None
         if penalised:
             slope = slope_penalty(game.discriminator, real)
             loss = loss + 0.5 * recipe.penalty * recipe.penalty_every * slope
-        if loss.isfinite().all():
-            _descend(game._adam_d, loss, game.discriminator)
-        else:
-            return Step(game.step + 1, loss.detach(), loss.detach(), slope)
+        if not loss.isfinite().all():
+            raise _diverged(game, {"value": worth, "penalty": slope})
+        _descend(game._adam_d, loss, game.discriminator)
     with half:
         logits = game.discriminator(fake).float()
     loss = generator_loss(logits, recipe.loss)
-    if loss.isfinite().all():
-        _descend(game._adam_g, loss, game.generator)
-        if recipe.average:
-            # Young weights count for little: the average reaches back a tenth of the run at most.
-            decay = min(recipe.average, (1 + game.step) / (10 + game.step))
-            averaged, now = game.average.parameters(), game.generator.parameters()
-            torch._foreach_lerp_(list(averaged), [p.detach() for p in now], 1 - decay)
-        game.step += 1
-        return Step(game.step, worth.detach(), loss.detach(), slope)
-    return Step(game.step + 1, worth.detach(), loss.detach(), slope)
+    if not loss.isfinite().all():
+        raise _diverged(game, {"value": worth, "generator loss": loss})
+    _descend(game._adam_g, loss, game.generator)
+    if recipe.average:
+        # Young weights count for little: the average reaches back a tenth of the run at most.
+        decay = min(recipe.average, (1 + game.step) / (10 + game.step))
+        averaged, now = game.average.parameters(), game.generator.parameters()
+        torch._foreach_lerp_(list(averaged), [p.detach() for p in now], 1 - decay)
+    game.step += 1
+    return Step(game.step, worth.detach(), loss.detach(), slope)
+
+
+def _diverged(game: Game, losses: dict[str, Tensor | None]) -> Diverged:
+    told = ", ".join(f"{name} {got.tolist()}" for name, got in losses.items() if got is not None)
+    return Diverged(f"step {game.step + 1}: {told}; last good checkpoint: {game.saved or 'none'}")
 
 
 def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, net: nn.Module) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 
 def _check_clouds(least: int = 2, **clouds: Tensor) -> None:
@@ -30,6 +30,11 @@ def _check_clouds(least: int = 2, **clouds: Tensor) -> None:
     widths = {name: x.shape[1] for name, x in clouds.items()}
     if len(set(widths.values())) > 1:
         raise ValueError(f"{', '.join(widths)}: expected as many columns of each; got {widths}")
+
+
+def _distances(x: Tensor, y: Tensor) -> Tensor:
+    """Euclidean, `(n, m)`; in double precision: they are differences of squares."""
+    return torch.cdist(x.double(), y.double())
 
 
 class Modes(NamedTuple):
@@ -75,7 +80,7 @@ def mode_statistics(x: Tensor, means: Tensor, scale: float, radius: float = 4.0)
     if not scale > 0 or not radius > 0:
         raise ValueError(f"scale, radius: expected > 0; got {scale} and {radius}")
     n, k = len(x), len(means)
-    distance, nearest = torch.cdist(x, means).min(1)
+    distance, nearest = _distances(x, means).min(1)
     good = distance <= radius * scale
     counts = torch.bincount(nearest[good], minlength=k)
     n_good = int(counts.sum())
@@ -87,7 +92,8 @@ def mode_statistics(x: Tensor, means: Tensor, scale: float, radius: float = 4.0)
     seen = torch.cat([counts, counts.new_tensor([n - n_good])]).double() / n
     ideal = torch.cat([torch.full_like(share, 1 / k), share.new_zeros(1)])
     centre = 0.5 * (seen + ideal)
-    jsd = 0.5 * float((torch.xlogy(seen, seen / centre) + torch.xlogy(ideal, ideal / centre)).sum())
+    terms = torch.xlogy(seen, seen / centre) + torch.xlogy(ideal, ideal / centre)
+    jsd = 0.5 * float(terms.nan_to_num().sum())  # 0 / 0 where neither has anything
     deviation = (x - means[nearest])[good].double().square().mean().sqrt()
     return Modes(
         counts,
@@ -136,7 +142,7 @@ def polynomial_kernel(x: Tensor, y: Tensor) -> Tensor:
 
 def gaussian_kernels(x: Tensor, y: Tensor, bandwidths: Tensor) -> Tensor:
     """Mean over the bandwidths h of exp(-|x - y|^2 / (2 h^2)), `(n, m)`."""
-    squared = torch.cdist(x, y).square()
+    squared = _distances(x, y).square()
     return sum((-squared / (2 * h**2)).exp() for h in bandwidths.tolist()) / len(bandwidths)
 
 
@@ -207,7 +213,7 @@ def mmd_test(
     if bandwidths is None:
         median = torch.pdist(both[:: max(1, len(both) // 1000)]).median()
         bandwidths = median * torch.tensor([0.25, 0.5, 1.0, 2.0], device=x.device)
-    if not (bandwidths > 0).all():
+    if bandwidths.numel() < 1 or not (bandwidths > 0).all():
         raise ValueError("bandwidths: expected all > 0; points that are all equal have none")
     gram = gaussian_kernels(both, both, bandwidths)
     gram.fill_diagonal_(0)
@@ -261,11 +267,11 @@ def manifold(real: Tensor, fake: Tensor, k: int = 5) -> Manifold:
     if not 1 <= k < min(len(real), len(fake)):
         raise ValueError(f"k: expected between 1 and the number of points; got {k}")
     reach_real, reach_fake = _reach(real, k), _reach(fake, k)
-    inside = fake.new_zeros(len(fake))
+    inside = torch.zeros(len(fake), dtype=torch.float64, device=fake.device)
     covered = torch.zeros(len(real), dtype=torch.bool, device=real.device)
     recalled = torch.zeros_like(covered)
     for rows in torch.arange(len(real), device=real.device).split(1024):
-        distance = torch.cdist(real[rows], fake)
+        distance = _distances(real[rows], fake)
         near = distance <= reach_real[rows, None]
         inside += near.sum(0)
         covered[rows] = near.any(1)
@@ -280,7 +286,7 @@ def manifold(real: Tensor, fake: Tensor, k: int = 5) -> Manifold:
 
 def _reach(x: Tensor, k: int) -> Tensor:
     """Distance of each point to its k-th neighbour, itself not counted."""
-    parts = [torch.cdist(rows, x).kthvalue(k + 1, dim=1).values for rows in x.split(1024)]
+    parts = [_distances(rows, x).kthvalue(k + 1, dim=1).values for rows in x.split(1024)]
     return torch.cat(parts)
 
 
@@ -290,7 +296,8 @@ def nearest(x: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
     A model that memorises has samples nearer to its training set than fresh data are.
     """
     _check_clouds(1, x=x, among=among)
-    parts = [torch.cdist(rows, among).min(1) for rows in x.split(1024)]
+    among = among.double()
+    parts = [_distances(rows, among).min(1) for rows in x.split(1024)]
     return torch.cat([p.values for p in parts]), torch.cat([p.indices for p in parts])
 
 
@@ -344,8 +351,8 @@ def parzen_log_likelihood(
     _check_clouds(samples=samples, validation=validation, test=test)
     if bandwidths is None:
         bandwidths = torch.logspace(-1, 0, 10)
-    if not (bandwidths > 0).all():
-        raise ValueError("bandwidths: expected all > 0")
+    if bandwidths.numel() < 1 or not (bandwidths > 0).all():
+        raise ValueError("bandwidths: expected one or more, all > 0")
     choices = [float(h) for h in bandwidths]
     on_validation = _parzen(samples, validation, choices, progress).mean(1)
     best = choices[int(on_validation.argmax())]
@@ -358,7 +365,7 @@ def _parzen(samples: Tensor, x: Tensor, bandwidths: list[float], progress: bool)
     m, d = samples.shape
     parts = []
     for rows in tqdm(x.split(500), desc="Parzen", unit="block", disable=not progress):
-        squared = torch.cdist(rows, samples).square()
+        squared = _distances(rows, samples).square()
         parts.append(
             torch.stack(
                 [
@@ -369,4 +376,4 @@ def _parzen(samples: Tensor, x: Tensor, bandwidths: list[float], progress: bool)
                 ]
             )
         )
-    return torch.cat(parts, 1).double()
+    return torch.cat(parts, 1)

@@ -3,6 +3,7 @@
 A chapter asks `run.pick(quick=..., full=...)` and never branches on the device.
 """
 
+import functools
 import hashlib
 import inspect
 import os
@@ -47,14 +48,20 @@ class Run:
 
         Args:
             name: of what is trained, with all that tells it from others, the seed apart.
-            code: the modules that train it; what other versions of them made is not found.
+            code: the modules that train it, none a package; what other versions of them made is
+                not found.
         """
         if self.profile == "quick":
             return None
-        sources = "".join(inspect.getsource(module) for module in code)
-        made_by = hashlib.sha256(sources.encode()).hexdigest()[:12]
-        folder = Path(os.environ.get("EBMREF_CHECKPOINTS") or "checkpoints")
+        made_by = hashlib.sha256("\0".join(map(_source, code)).encode()).hexdigest()[:12]
+        folder = Path(os.environ.get("EBMREF_CHECKPOINTS") or "checkpoints").expanduser()
         return folder / f"{name}-seed-{self.seed}-{made_by}.pt"
+
+
+@functools.cache
+def _source(module: ModuleType) -> str:
+    """Kept from the first call: what is edited later is not what runs here."""
+    return inspect.getsource(module)
 
 
 def derive_seed(seed: int, stream: str) -> int:

@@ -1,5 +1,6 @@
 """The pipeline keeps its promises: whole or not at all, only what changed, errors in a line."""
 
+import ast
 import json
 import os
 import signal
@@ -11,6 +12,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from ebmbook import notebooks
+
+ROOT = Path(__file__).resolve().parents[1]
 NBVAL = ["-p", "no:cacheprovider", "-W", "default", "--nbval-lax", "--nbval-current-env"]
 
 
@@ -64,6 +68,167 @@ def test_only_what_changed_runs_again(book):
         file.write("# changed\n")
     assert ran() == {"01-one", "02-two"}
     assert ran() == set()
+
+
+PACKAGE = {
+    "__init__.py": "",
+    "a.py": "import math\n\n\ndef late():\n    from ebmref.b import thing\n\n    return thing\n",
+    "b.py": "import torch, ebmref.deep.c as c\nif c:\n    import other.ebmref\n",
+    "deep/__init__.py": "from ebmref import d\n",
+    "deep/c.py": "from ebmref import a, b\nfrom ebmref.deep.c import nothing\n",
+    "deep/e.py": "class E:\n    import ebmref.unused as unused\n",
+    "d.py": "try:\n    import ebmref.gone\nexcept ImportError:\n    from ebmref import a as b\n",
+    "unused.py": "VALUE = 1\n",
+}
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A small package in place of the real one; its folder."""
+    root = tmp_path / "outer" / "root"
+    for name, text in PACKAGE.items():
+        path = root / "ebmref" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (root / "requirements.lock").write_text("torch==1\n")
+    monkeypatch.setattr(notebooks, "ROOT", root)
+    notebooks._imported.cache_clear()
+    yield root / "ebmref"
+    notebooks._imported.cache_clear()
+
+
+ALL_OF_A = ["__init__.py", "a.py", "b.py", "d.py", "deep/__init__.py", "deep/c.py"]
+
+
+@pytest.mark.parametrize(
+    "source, expected",
+    [
+        ("import torch\nx = 'import ebmref.a'\n# import ebmref.a\n", []),
+        ("import ebmref", ["__init__.py"]),
+        ("from ebmref import unused", ["__init__.py", "unused.py"]),
+        ("from ebmref.unused import VALUE", ["__init__.py", "unused.py"]),
+        ("import numpy, ebmref.unused as u", ["__init__.py", "unused.py"]),
+        ("def f():\n    if 1:\n        from ebmref import unused", ["__init__.py", "unused.py"]),
+        ("import ebmrefined.a, other.ebmref.a", []),
+        ("from ebmref.a import late", ALL_OF_A),
+        ("import ebmref.deep", ALL_OF_A),
+        ("from ebmref.deep import e", [*ALL_OF_A, "deep/e.py", "unused.py"]),
+    ],
+)
+def test_modules_that_code_imports(package, source, expected):
+    """Wherever an import stands, and what that imports in turn, round cycles; with each module
+    the __init__.py of its folders; strings, comments and other packages are none of it."""
+    got = [path.relative_to(package).as_posix() for path in notebooks.modules_of(source)]
+    assert got == sorted(got) and sorted(got) == sorted(expected)
+
+
+def test_only_an_edit_of_what_is_used_changes_the_digest(package):
+    """Every module that is used, the pinned versions; and nothing else."""
+    source = "from ebmref import a"
+    before = notebooks.package_digest(source)
+    assert before == notebooks.package_digest(source)
+    lock = package.parent / "requirements.lock"
+    for path in [*package.rglob("*.py"), lock]:
+        text = path.read_text()
+        path.write_text(text + "# edited\n")
+        used = path == lock or path.relative_to(package).as_posix() in ALL_OF_A
+        assert (notebooks.package_digest(source) != before) == used, path
+        path.write_text(text)
+    assert notebooks.package_digest(source) == before
+    # A module that comes into being where an import looked for it counts in the next process.
+    (package / "gone.py").write_text("")
+    notebooks._imported.cache_clear()
+    assert notebooks.package_digest(source) != before
+
+
+def test_a_module_that_moves_is_another(package):
+    """The same text under another name is other code."""
+    before = notebooks.package_digest("from ebmref import unused")
+    (package / "unused.py").rename(package / "moved.py")
+    assert notebooks.package_digest("from ebmref import moved") != before
+
+
+def test_a_folder_above_the_book_may_be_a_package(package):
+    """A checkout below somebody's __init__.py is none of the code's business."""
+    before = notebooks.package_digest("from ebmref import a")
+    (package.parent / "__init__.py").write_text("")
+    (package.parent.parent / "__init__.py").write_text("")
+    notebooks._imported.cache_clear()
+    assert notebooks.package_digest("from ebmref import a") == before
+
+
+def test_the_real_package_is_imported_by_name():
+    """No import by a computed or a relative name, which `modules_of` would not see; and each of
+    its modules, imported alone, loads no module of the package that is not found so."""
+    modules = sorted((ROOT / "ebmref").rglob("*.py"))
+    for path in modules:
+        tree = ast.parse(path.read_text())
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        assert not names & {"importlib", "__import__", "exec", "eval"}, path
+        relative = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level]
+        assert not relative, path
+    found = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in notebooks.modules_of("from ebmref import ledger")
+    }
+    code = "import sys, ebmref.ledger; print(*[m for m in sys.modules if m.startswith('ebmref')])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert set(done.stdout.split()) <= found
+
+
+def test_an_edit_of_a_module_counts_where_it_is_used(book):
+    """Of a chapter's code key: what it imports counts, what it does not does not."""
+
+    def keys() -> list[str]:
+        code = (
+            "from ebmbook.notebooks import code_key\n"
+            "print(*[code_key(c, 'quick', {}) for c in ('01-one', '02-two')])"
+        )
+        return book.shell(sys.executable, "-c", code).stdout.split()
+
+    before = keys()
+    assert len(set(before)) == 2
+    book.edit(book.root / "ebmref/gan.py", "import copy\n", "import copy  # edited\n")
+    assert keys() == before
+    book.edit(book.source("02-two"), "import torch\n", "import torch\n\nfrom ebmref import gan\n")
+    using = keys()
+    assert using[0] == before[0] and using[1] != before[1]
+    # gan imports learning: an edit of that reaches the second chapter alone.
+    path = book.root / "ebmref/learning.py"
+    path.write_text(path.read_text() + "# edited\n")
+    assert keys()[0] == using[0] and keys()[1] != using[1]
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [("def (:", "01-one: cell 4 raised SyntaxError"), ("%precision 3", None)],
+    ids=["syntax error", "magic"],
+)
+def test_a_cell_that_is_no_plain_python(book, line, words):
+    """A slip of the pen is named with its cell, as any error of a chapter is; a magic runs."""
+    book.edit(book.source("01-one"), "_ = ledger", f"{line}\n_ = ledger")
+    done = book.call("run", "--chapter", "01-one")
+    assert "Traceback" not in done.stderr
+    if words:
+        assert done.returncode == 1 and words in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_slip_in_the_package_is_one_line(book):
+    """Which file, and where."""
+    with (book.root / "ebmref/outcomes.py").open("a") as file:
+        file.write("def (\n")
+    with (book.root / "ebmref/plots.py").open("a") as file:
+        file.write("from ebmref import outcomes\n")
+    book.edit(book.source("01-one"), "import torch\n", "import torch\n\nfrom ebmref import plots\n")
+    done = book.call("run", "--chapter", "01-one")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "01-one" in done.stderr or "outcomes.py" in done.stderr
+    assert "SyntaxError" in done.stderr or "syntax" in done.stderr
 
 
 def test_parameters_reach_the_chapter(book):
