@@ -4,16 +4,17 @@
     python bench/training.py --rounds 9
 
 Both train the same networks from the same weights at the same batch with the same recipe, in
-single precision, with all cores; tests/test_gan.py holds the two to the same weights. The plain
-loop is `nn.Sequential` of `nn.Linear`, a pass of the discriminator for the data and one for the
-samples, two calls of `backward`, PyTorch's Adam as it comes, and where there are k models one
-after the other. The two take turns, so that a machine that slows down slows both. A figure is the
-ratio of their times in the same round: least / median / largest.
+single precision, with all cores (that such loops end in the same weights is a test of
+tests/test_gan.py). The plain loop is `nn.Sequential` of `nn.Linear`, a pass of the discriminator
+for the data and one for the samples, two calls of `backward`, PyTorch's Adam as it comes, and
+where there are k models one after the other. The two take turns, so that a machine that slows down
+slows both. A figure is the ratio of their times in the same round: least / median / largest.
 
 The table goes to _build/bench/training.md.
 """
 
 import argparse
+import dataclasses
 import itertools
 import os
 import platform
@@ -48,6 +49,7 @@ class Work(NamedTuple):
     n_data: int
 
 
+# Of chapter 6b, without the averages, which the plain loop has not.
 PICTURES = gan.Recipe(learning_rate=(1e-3, 1e-3), penalty=1.0, penalty_every=8)
 GRID = gan.Recipe(batch=64, learning_rate=(1e-3, 1e-3), penalty=0.3, penalty_every=4)
 WORKS = [
@@ -63,7 +65,7 @@ def make_game(work: Work, half: bool = False) -> gan.Game:
     squash = len(work.event) == 3
     g_net = gan.Generator(work.latent, work.hidden, work.event, work.k, source, squash=squash)
     d_net = gan.Discriminator(work.event, work.hidden[::-1], work.k, source)
-    recipe = work.recipe.__class__(**(vars(work.recipe) | {"half": half}))
+    recipe = dataclasses.replace(work.recipe, half=half)
     return gan.Game(g_net, d_net, (work.k, work.latent), recipe, 0)
 
 

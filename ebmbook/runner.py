@@ -133,6 +133,12 @@ def run_chapter(
     tqdm.write(f"{chapter}: {time.monotonic() - began:.0f} s", file=sys.stderr)
 
 
+def in_short(said: str) -> str:
+    """A line of a cell's stderr within the chapter's bar; of a bar its words and numbers."""
+    words, *_, numbers = said.split("|") if "|" in said else (said, "")
+    return f"{words.rstrip()} {numbers.strip()}".strip()[:60]
+
+
 def _execute(
     draft: Path, chapter: str, variant: Variant, place: int, n_cells: int, children: list
 ) -> str:
@@ -141,7 +147,7 @@ def _execute(
         "EBMREF_PROFILE": variant.profile,
         "EBMREF_RESULTS": str(draft.parent),
         "EBMREF_CLAIMS": str(BOOK / "claims.yml"),
-        "EBMREF_CHECKPOINTS": str(CHECKPOINTS),
+        "EBMREF_CHECKPOINTS": os.environ.get("EBMREF_CHECKPOINTS") or str(CHECKPOINTS),
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
     command = [sys.executable, "-m", "ebmbook.execute", str(draft), str(BOOK)]
@@ -166,9 +172,7 @@ def _execute(
             message = json.loads(line)
             error = message.get("error", error)
             if "said" in message:
-                # A bar within the bar: its words and numbers, without the drawing.
-                parts = message["said"].split("|")
-                bar.set_postfix_str(" ".join(parts[:: max(1, len(parts) - 1)])[:60])
+                bar.set_postfix_str(in_short(message["said"]))
             if "cell" in message:
                 bar.set_postfix_str("", refresh=False)
                 bar.update(message["cell"] + 1 - bar.n)

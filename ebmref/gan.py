@@ -629,7 +629,7 @@ def _one_step(game: Game, batches: _Batches) -> Step:
         averaged, now = game.average.parameters(), game.generator.parameters()
         torch._foreach_lerp_(list(averaged), [p.detach() for p in now], 1 - decay)
     game.step += 1
-    return Step(game.step, worth.detach(), loss.detach(), slope)
+    return Step(game.step, worth.detach(), loss.detach(), None if slope is None else slope.detach())
 
 
 def _diverged(game: Game, losses: dict[str, Tensor | None]) -> Diverged:

@@ -2,7 +2,7 @@
 
 On toys the modes are known and one counts (`mode_statistics`). On pictures one compares two
 clouds of features, of the data and of the model: by their first two moments
-(`frechet_distance`), by all moments of a kernel (`kernel_distance`, `mmd_test`), or by whether
+(`frechet_distance`), by a kernel's moments (`kernel_distance`, `mmd_test`), or by whether
 either cloud covers the other (`manifold`). `parzen_log_likelihood` is the first of them all,
 kept because a cited table is in its units. None of them is a likelihood.
 
@@ -150,7 +150,7 @@ def kernel_distance(x: Tensor, y: Tensor, kernel=polynomial_kernel) -> tuple[flo
     """Unbiased squared maximum mean discrepancy, and its standard error (Gretton et al. 2012).
 
     With the polynomial kernel on Inception features it is the KID. Unlike the Frechet distance it
-    has no bias, so that zero means no difference; it may be negative.
+    has no bias: it is zero in the mean where the laws agree, and may be negative.
 
     Args:
         x, y: `(n, d)` each, n the same and >= 4.

@@ -48,14 +48,15 @@ class Run:
 
         Args:
             name: of what is trained, with all that tells it from others, the seed apart.
-            code: the modules that train it, none a package; what other versions of them made is
-                not found.
+            code: the modules that train it, none a package; what other versions of them, or of
+                PyTorch, or another kind of device made is not found.
         """
         if self.profile == "quick":
             return None
-        made_by = hashlib.sha256("\0".join(map(_source, code)).encode()).hexdigest()[:12]
+        made_by = [torch.__version__, self.device.type, *map(_source, code)]
+        digest = hashlib.sha256("\0".join(made_by).encode()).hexdigest()[:12]
         folder = Path(os.environ.get("EBMREF_CHECKPOINTS") or "checkpoints").expanduser()
-        return folder / f"{name}-seed-{self.seed}-{made_by}.pt"
+        return folder / f"{name}-seed-{self.seed}-{digest}.pt"
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from ebmbook import notebooks
+from ebmbook import execute, notebooks, runner
 
 ROOT = Path(__file__).resolve().parents[1]
 NBVAL = ["-p", "no:cacheprovider", "-W", "default", "--nbval-lax", "--nbval-current-env"]
@@ -246,6 +246,28 @@ def test_parameters_reach_the_chapter(book):
     assert full["profile"] == "full"
     # A mean of 7 draws has a standard error near 7 ** -0.5 = .38, one of 100 near .1.
     assert full["measures"]["one/mean"]["se"] > 2 * plain["measures"]["one/mean"]["se"]
+
+
+def test_progress_is_told_and_not_kept(book, capsys):
+    """What a cell writes to stderr reaches whoever waits, line by line, and no notebook; long
+    training keeps its state in the build folder, in the full profile alone."""
+    bar = "import sys; print('\\rGAN:  50%|##  | 1/2', end='', file=sys.stderr)\n"
+    keep = "if kept := run.checkpoint('game', ledger):\n    kept.parent.mkdir()\n    kept.touch()\n"
+    book.edit(book.source("01-one"), "_ = ledger", f"{bar}{keep}_ = ledger")
+    for profile in ("quick", "full"):
+        done = book.call("run", "--chapter", "01-one", "--profile", profile)
+        assert done.returncode == 0, done.stderr
+        run = nbformat.read(book.run_folder(profile) / "01-one.ipynb", as_version=4)
+        names = [out.get("name") for cell in run.cells for out in cell.get("outputs", [])]
+        assert "stdout" in names and "stderr" not in names
+    kept = list((book.root / "_build" / "checkpoints").iterdir())
+    assert len(kept) == 1 and kept[0].name.startswith("game-seed-0-")
+
+    execute.Whispers().write("\rGAN:  10%|# | 1/10\rGAN:  20%|##| 2/10\n")
+    execute.Whispers().write("\r\n")
+    assert json.loads(capsys.readouterr().out) == {"said": "GAN:  20%|##| 2/10"}
+    assert runner.in_short("GAN:  20%|##  | 2/10 [00:01<00:04]") == "GAN:  20% 2/10 [00:01<00:04]"
+    assert runner.in_short("a plain line") == "a plain line"
 
 
 def test_a_failing_cell_is_named_and_the_partial_notebook_kept(book):
