@@ -77,3 +77,40 @@ def test_unknown_names_are_refused(options, message):
     command = [sys.executable, "bench/samplers.py", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode != 0 and message in done.stderr
+
+
+@pytest.fixture(scope="module")
+def training():
+    spec = importlib.util.spec_from_file_location("bench_training", ROOT / "bench/training.py")
+    before = list(sys.path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    sys.path[:] = before
+
+
+def test_the_plain_loop_trains_our_networks(training):
+    """Same outputs from the same weights, of each model, and a step moves them."""
+    for work in training.WORKS[1], training.WORKS[3]:
+        game = training.make_game(work)
+        last = torch.nn.Sigmoid() if len(work.event) == 3 else None
+        z = torch.randn(work.k, 5, work.latent, generator=torch.Generator().manual_seed(0))
+        x = game.generator(z)
+        logits = game.discriminator(x)
+        for i in range(work.k):
+            g_net = training.sequential(game.generator.layers, i, last)
+            d_net = training.sequential(game.discriminator.layers, i, None)
+            assert torch.allclose(g_net(z[i]), x[i].flatten(1), atol=1e-5)
+            assert torch.allclose(d_net(x[i].flatten(1))[:, 0], logits[i], atol=1e-5)
+
+
+def test_the_training_table(training):
+    """Each row has both loops' times, their ratio and the share of the products."""
+    work = training.WORKS[2]._replace(n_steps=2, n_data=200)
+    times = training.measure(work, rounds=2)
+    assert set(times) == {"plain", "ours", "half"} and all(len(got) == 2 for got in times.values())
+    share = training.product_share(work)
+    assert 0 < share < 1
+    times = {"plain": [0.03, 0.04], "ours": [0.01, 0.02], "half": [0.01, 0.01]}
+    row = training.table([(work, times, 0.5)]).splitlines()[-1]
+    assert "2.00 / **2.50** / 3.00" in row and "50 %" in row and "35.00 | 15.00" in row
