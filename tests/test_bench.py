@@ -12,14 +12,24 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(scope="module")
-def bench():
-    spec = importlib.util.spec_from_file_location("bench_samplers", ROOT / "bench/samplers.py")
+def script(name: str):
+    """A module from bench/, which is no package; the module search path is put back."""
+    spec = importlib.util.spec_from_file_location(f"bench_{name}", ROOT / f"bench/{name}.py")
     before = list(sys.path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     yield module
     sys.path[:] = before
+
+
+@pytest.fixture(scope="module")
+def bench():
+    yield from script("samplers")
+
+
+@pytest.fixture(scope="module")
+def training():
+    yield from script("training")
 
 
 def test_every_cell_is_there(bench):
@@ -77,16 +87,6 @@ def test_unknown_names_are_refused(options, message):
     command = [sys.executable, "bench/samplers.py", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode != 0 and message in done.stderr
-
-
-@pytest.fixture(scope="module")
-def training():
-    spec = importlib.util.spec_from_file_location("bench_training", ROOT / "bench/training.py")
-    before = list(sys.path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    sys.path[:] = before
 
 
 def test_the_plain_loop_trains_our_networks(training):
