@@ -35,7 +35,6 @@ from ebmref.unrolling import Inner, check_field, descend, is_number
 
 # --- the energy ------------------------------------------------------------------------
 
-
 BUMPS, REACH, WIDTH = 8, 1.6, 0.2  # how a pair's distance is told: bumps up to REACH
 REACHES = {"w": 1.0, "x": 1.0, "a": 3.0}  # longest step of each, in units of the bound
 GAIN = 2.0  # first weights, in units of those of `nn.Linear`
@@ -85,14 +84,14 @@ class Energy(nn.Module):
 
         self.enter = layers(2 * ENTITY + BUMPS + code, hidden)
         self.relate = layers(*[hidden] * (depth[0] - 1)) if depth[0] > 2 else None
-        self.scale = layers(code, hidden)
+        self.scale = layers(code, hidden).weights[0]
         self.pool = layers(hidden, hidden)
         self.judge = layers(hidden + code, *[hidden] * (depth[1] - 1), 1)
         # As `nn.Linear` begins E is so flat that w stays where it is, and is never learned to be
         # used: for "near" in three models of five.
         with torch.no_grad():
             for name, weight in self.named_parameters():
-                if "weights" in name:
+                if "biases" not in name:
                     weight.mul_(GAIN)
         start = torch.tensor(steps, device=generator.device).log()
         self.log_steps = nn.Parameter(start.repeat(n_models, 1))
@@ -113,7 +112,7 @@ class Energy(nn.Module):
             h = self.activation(self.relate(h))
         pair = s[..., None] * s[..., None, :]
         pooled = (h.view(k, n, size, size, -1) * pair[..., None]).sum((2, 3))
-        pooled = pooled * (1 + w @ self.scale.weights[0])
+        pooled = pooled * (1 + w @ self.scale)
         u = pooled @ self.pool.weights[0] + pair.sum((2, 3))[..., None] * self.pool.biases[0]
         # Sixteen pairs is the usual number; the scale only sets where learning begins.
         return self.judge(torch.cat([self.activation(u / 16), w], -1))[..., 0].square()
@@ -286,7 +285,7 @@ class Recipe:
     loss: str = "truth"
     batch: int = 32
     n_demos: int = 3
-    generate: float = 1.0
+    generate: float = 2.0
     identify: float = 1.0
     kl: float = 1.0
     learning_rate: float = 4e-3
@@ -577,8 +576,9 @@ class Measured(NamedTuple):
         before, after: mean distance of the attended entities to the concept's set, in the scene
             that is given and in the one that is found.
         after_wrong: the same, with the code of another task.
-        exact, exact_wrong: whether the mask found is the true one; with the code of another task.
-        ranked: whether the m entities of most attention are the true ones.
+        exact, exact_wrong: whether the m entities of most attention are the true ones, of which a
+            blind choice has `Family.chance`; with the code of another task.
+        strict: whether besides every attention is on the right side of 1/2.
         accuracy: share of entities whose attention is on the right side of 1/2.
         code: `(k, n, c)`.
     """
@@ -588,7 +588,7 @@ class Measured(NamedTuple):
     after_wrong: Tensor
     exact: Tensor
     exact_wrong: Tensor
-    ranked: Tensor
+    strict: Tensor
     accuracy: Tensor
     code: Tensor
 
@@ -614,14 +614,18 @@ def measure(model: Energy, family: Family, tasks: Tasks, inner: Inner) -> Measur
     after, a = found(w)
     after_wrong, a_wrong = found(w.roll(1, 1))
     m = query.mask.sum(-1, keepdim=True)
-    rank = a.argsort(-1, descending=True).argsort(-1)
+
+    def is_first(a: Tensor) -> Tensor:
+        rank = a.argsort(-1, descending=True).argsort(-1)
+        return ((rank < m) == query.mask).all(-1)
+
     return Measured(
         family.distance(query.start, query.mask, tasks),
         after,
         after_wrong,
+        is_first(a),
+        is_first(a_wrong),
         ((a > 0) == query.mask).all(-1),
-        ((a_wrong > 0) == query.mask).all(-1),
-        ((rank < m) == query.mask).all(-1),
         ((a > 0) == query.mask).to(a.dtype).mean(-1),
         w,
     )

@@ -17,6 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ebmref.unrolling import check_field, is_number
+
 # An entity is (position, colour): x, y and red, green, blue.
 ENTITY = 5
 POSITION, COLOUR = slice(0, 2), slice(2, 5)
@@ -294,24 +296,21 @@ class Family:
     def __post_init__(self):
         if type(self.concepts) is not tuple or not self.concepts:
             raise ValueError(f"concepts: expected a tuple of names; got {self.concepts!r}")
+        for name, least in {"n_entities": 1, "n_attended": 1, "n_decoys": 0}.items():
+            whole = f"a whole number >= {least}"
+            check_field(self, name, whole, lambda v, least=least: type(v) is int and v >= least)
+        check_field(self, "margin", "a number >= 0", lambda v: is_number(v) and v >= 0)
         groups = {self.n_attended, *([self.n_decoys] if self.n_decoys else [])}
         for name in self.concepts:
             if _concept(name).m is not None and groups != {_concept(name).m}:
                 raise ValueError(
                     f"n_attended, n_decoys: {name} is of {_concept(name).m}; got {sorted(groups)}"
                 )
-        if not (self.n_attended >= 1 and self.n_decoys >= 0):
-            raise ValueError(
-                f"n_attended, n_decoys: expected >= 1 and >= 0; got {self.n_attended}, "
-                f"{self.n_decoys}"
-            )
         if self.n_entities < self.n_attended + self.n_decoys:
             raise ValueError(
                 f"n_entities: expected >= n_attended + n_decoys = "
                 f"{self.n_attended + self.n_decoys}; got {self.n_entities}"
             )
-        if not 0 <= self.margin < math.inf:
-            raise ValueError(f"margin: expected >= 0; got {self.margin}")
 
     @property
     def chance(self) -> float:

@@ -89,7 +89,7 @@ def descend(
         generator: of the noise.
 
     Returns:
-        The states after each step. With "last", "implicit" and "none" only the last is kept.
+        The states after each step; with "last" and "implicit" only the last.
 
     Raises:
         ValueError: a temperature without a generator.
@@ -117,22 +117,23 @@ def descend(
             return None
         return torch.randn(start.shape, generator=generator, device=start.device, dtype=start.dtype)
 
-    def free(v: Tensor, n_steps: int) -> Tensor:
-        """Steps that leave no trace."""
+    def free(v: Tensor, n_steps: int) -> list[Tensor]:
+        """Start and steps, without a graph."""
+        path = [v.detach()]
         with torch.no_grad():
             held, known = size.detach(), [part.detach() for part in inputs]
             for _ in range(n_steps):
-                v = step(v, noise(), held, *known).detach()
-        return v
+                path.append(step(path[-1], noise(), held, *known))
+        return path
 
     way, n_steps = inner.differentiate, inner.n_steps
     if way == "none":
-        return [free(start, n_steps)]
+        return free(start, n_steps)[1:]
     if way == "last":
-        v = free(start, n_steps - 1)
+        v = free(start, n_steps - 1)[-1]
         return [step(v, noise(), size, *inputs, create_graph=True)]
     if way == "implicit":
-        return [_Implicit.apply(slope, free(start, n_steps), *inputs)]
+        return [_Implicit.apply(slope, free(start, n_steps)[-1], *inputs)]
     path = [start]
     for _ in range(n_steps):
         if way == "full":

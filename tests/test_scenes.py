@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy import optimize, stats
@@ -374,6 +375,8 @@ X = torch.zeros(2, 4, 5)
         (lambda: Family(n_decoys=-1), "n_decoys"),
         (lambda: Family(n_entities=7), "n_entities: expected >= n_attended"),
         (lambda: Family(margin=math.nan), "margin: expected"),
+        (lambda: Family(margin=np.float64(0.1)), "margin: expected"),
+        (lambda: Family(n_entities=9.0), "n_entities: expected a whole number"),
         (lambda: Family().tasks(1, 0, 1, generator()), "n: expected >= 1"),
         (lambda: Family().tasks(1, 1, 0, generator()), "n_demos: expected >= 1"),
         (lambda: Family().tasks(0, 1, 1, generator()), "n_models: expected >= 1"),
