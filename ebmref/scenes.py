@@ -39,6 +39,8 @@ class Concept(NamedTuple):
         low, high: between which its parameters lie; what is missing up to 4 is unused.
         each: whether it asks something of each entity alone. Otherwise it is about the group.
         m: how many entities it needs; None for any number.
+        alike: whether each group, the attended and the decoys, has a colour of its own in its
+            tasks: of two groups mixed, other entities could satisfy the concept as well.
     """
 
     project: Callable[[Tensor, Tensor], Tensor]
@@ -46,6 +48,7 @@ class Concept(NamedTuple):
     high: tuple[float, ...]
     each: bool = True
     m: int | None = None
+    alike: bool = False
 
 
 def _moved(x: Tensor, position: Tensor) -> Tensor:
@@ -77,9 +80,9 @@ def _square(x: Tensor, p: Tensor) -> Tensor:
     )
     corners = torch.polar(torch.ones_like(orders), orders * (math.pi / 2))
     sums = (z - centre) @ corners.mH
-    best = sums.abs().argmax(1)
-    turn = torch.polar(torch.ones_like(p[:, 0]), sums[torch.arange(len(x)), best].angle())
-    corner = corners[best] * (turn * p[:, 0] / 2**0.5)[:, None]
+    best = sums.abs().argmax(1, keepdim=True)
+    turn = torch.polar(torch.ones_like(p[:, 0]), sums.gather(1, best)[:, 0].angle())
+    corner = corners[best[:, 0]] * (turn * p[:, 0] / 2**0.5)[:, None]
     return _moved(x, torch.view_as_real(centre + corner))
 
 
@@ -119,7 +122,7 @@ def _circle(x: Tensor, p: Tensor) -> Tensor:
         c = torch.where(helps, newton, safe)
         u, d, cost = look(c)
     best = cost.argmin(1)
-    rows = torch.arange(len(x))
+    rows = torch.arange(len(x), device=x.device)
     return _moved(x, c[rows, best][:, None] + r[:, 0] * u[rows, best])
 
 
@@ -176,7 +179,7 @@ CONCEPTS: dict[str, Concept] = {
     "right": Concept(functools.partial(_beyond, axis=0, sign=1), (0.2,), (0.8,)),
     "above": Concept(functools.partial(_beyond, axis=1, sign=1), (0.2,), (0.8,)),
     "colour": Concept(_colour, (0.0,) * 3, (1.0,) * 3),
-    "quantity": Concept(_quantity, (1.0,), (5.0,), each=False),
+    "quantity": Concept(_quantity, (1.0,), (5.0,), each=False, alike=True),
 }
 
 
@@ -331,7 +334,6 @@ class Family:
         rows = n_models * n
         concept, parameter = self._parameters(rows, generator)
         events = 1 + n_demos
-        # The demonstrations' other entities need not avoid the concept: nothing looks at them.
         scenes = self.scenes(
             concept.repeat_interleave(events), parameter.repeat_interleave(events, 0), generator
         )
@@ -355,6 +357,9 @@ class Family:
         """
         r, m = len(concept), self.n_attended
         start = self._scatter((r, m), generator)
+        alike = torch.tensor([CONCEPTS[name].alike for name in self.concepts], device=start.device)
+        alike = alike[concept][:, None, None]
+        start[..., COLOUR] = torch.where(alike, start[:, :1, COLOUR], start[..., COLOUR])
         end = self._project(start, concept, parameter)
         others = self._others(r * tries, generator).unflatten(0, (r, tries))
         if others.shape[2]:
@@ -365,6 +370,9 @@ class Family:
             others = others[torch.arange(r, device=away.device), rank.argmax(1)]
         else:
             others = others[:, 0]
+        if self.n_decoys:
+            group = others[:, : self.n_decoys, COLOUR]
+            others[:, : self.n_decoys, COLOUR] = torch.where(alike, group[:, :1], group)
         uniform = torch.rand(r, self.n_entities, generator=generator, device=generator.device)
         places = uniform.argsort(1)  # which entities the attended, the decoys, the others are
         index = places.argsort(1)

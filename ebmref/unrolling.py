@@ -251,7 +251,7 @@ def longest_chain(output: Tensor) -> int:
 class SavedBytes:
     """Bytes that graphs hold for their backward pass: `now`, and the most there were, `peak`.
 
-    A storage counts once, however many nodes hold it.
+    A storage counts once, however many nodes hold it; those of parameters count, too.
     """
 
     def __init__(self):

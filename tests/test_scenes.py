@@ -318,6 +318,15 @@ def test_few_tasks_of_any_concept_are_ambiguous():
         assert float((near < 0.05).float().mean()) < 0.03, name
 
 
+def test_groups_of_a_count_have_a_colour_of_their_own():
+    """Of "quantity", where mixed groups could satisfy as well; of "near" all colours differ."""
+    tasks = Family(("quantity", "near")).tasks(1, 40, 1, generator())
+    for mask in (tasks.query.mask, ~tasks.query.mask):
+        colours = scenes.attended(tasks.query.end, mask)[0][0, ..., scenes.COLOUR]
+        same = (colours == colours[:, :1]).all(-1).all(-1)
+        assert torch.equal(same, tasks.concept[0] == 0)
+
+
 def test_without_decoys_the_others_are_scattered():
     tasks = Family(("near",), n_entities=6, n_decoys=0).tasks(1, 500, 1, generator())
     others, _, _ = scenes.attended(tasks.query.end, ~tasks.query.mask)
