@@ -35,7 +35,7 @@ from ebmref.unrolling import Inner, check_field, descend, is_number
 
 # --- the energy ------------------------------------------------------------------------
 
-BUMPS, REACH, WIDTH = 8, 1.6, 0.2  # how a pair's distance is told: bumps up to REACH
+FARTHEST, WIDTH = 1.6, 0.2  # up to where bumps tell a pair's distance, and how wide they are
 REACHES = {"w": 1.0, "x": 1.0, "a": 3.0}  # longest step of each, in units of the bound
 GAIN = 2.0  # first weights, in units of those of `nn.Linear`
 
@@ -44,14 +44,16 @@ class Energy(nn.Module):
     """k energies E(x, a, w), and the sizes of the steps that go down them.
 
     g has `depth[0]` layers and f `depth[1]`, in sequence. g sees both entities, the code, and the
-    distance between the two as bumps, so that a length need not be made from scratch; the code also
-    scales its last hidden layer. The last layer of g is linear and thus taken after the sum.
+    distance between the two, squared and as bumps, so that a length need not be made from scratch;
+    the code also scales its last hidden layer. The last layer of g is linear and thus taken after
+    the sum.
 
     Args:
         n_models: k.
         generator: draws the weights.
         hidden: width of f and g.
         code: c, the size of w.
+        bumps: how many; 0 for none.
         depth: layers of g, >= 2, and of f, >= 1.
         steps: first sizes of the steps of w, positions, colours and a; learned.
         activation: smooth: learning needs its second derivative.
@@ -67,22 +69,25 @@ class Energy(nn.Module):
         *,
         hidden: int = 48,
         code: int = 8,
+        bumps: int = 8,
         depth: tuple[int, int] = (2, 3),
         steps: tuple[float, float, float, float] = (1.0, 0.6, 0.6, 3.0),
         activation: Callable[[Tensor], Tensor] = functional.silu,
     ):
         super().__init__()
-        if min(n_models, hidden, code) < 1 or depth[0] < 2 or depth[1] < 1 or not min(steps) > 0:
-            raise ValueError(
-                "n_models, hidden, code, depth, steps: expected >= 1, depth[0] >= 2, steps > 0; "
-                f"got {n_models}, {hidden}, {code}, {depth}, {steps}"
-            )
-        self.code, self.activation = code, activation
+        least = {"n_models": (n_models, 1), "hidden": (hidden, 1), "code": (code, 1)}
+        least |= {"bumps": (bumps, 0), "depth[0]": (depth[0], 2), "depth[1]": (depth[1], 1)}
+        for name, (value, low) in least.items():
+            if value < low:
+                raise ValueError(f"{name}: expected >= {low}; got {value}")
+        if not min(steps) > 0:
+            raise ValueError(f"steps: expected numbers > 0; got {steps}")
+        self.code, self.bumps, self.activation = code, bumps, activation
 
         def layers(*sizes: int) -> Networks:
             return Networks(sizes, n_models, generator, activation)
 
-        self.enter = layers(2 * ENTITY + BUMPS + code, hidden)
+        self.enter = layers(2 * ENTITY + 1 + bumps + code, hidden)
         self.relate = layers(*[hidden] * (depth[0] - 1)) if depth[0] > 2 else None
         self.scale = layers(code, hidden).weights[0]
         self.pool = layers(hidden, hidden)
@@ -100,14 +105,16 @@ class Energy(nn.Module):
         """Energies `(k, n)` of scenes `(k, n, N, 5)`, attention `(k, n, N)`, codes `(k, n, c)`."""
         k, n, size, _ = x.shape
         weight, bias = self.enter.weights[0], self.enter.biases[0]
-        first, second, apart, of_code = weight.split([ENTITY, ENTITY, BUMPS, self.code], 1)
+        first, second, apart, of_code = weight.split([ENTITY, ENTITY, 1 + self.bumps, self.code], 1)
         # The first layer by parts: only their sum is as large as the pairs are many.
         flat = x.flatten(1, 2)
         one = (flat @ first).view(k, n, size, 1, -1)
         other = (flat @ second).view(k, n, 1, size, -1)
         both = torch.baddbmm(bias, w, of_code)[:, :, None, None]
         h = ((one + both) + other).flatten(1, 3)
-        h = self.activation(torch.baddbmm(h, _bumps(x[..., POSITION]).flatten(1, 3), apart))
+        h = self.activation(
+            torch.baddbmm(h, _distances(x[..., POSITION], self.bumps).flatten(1, 3), apart)
+        )
         if self.relate is not None:
             h = self.activation(self.relate(h))
         pair = s[..., None] * s[..., None, :]
@@ -118,12 +125,15 @@ class Energy(nn.Module):
         return self.judge(torch.cat([self.activation(u / 16), w], -1))[..., 0].square()
 
 
-def _bumps(position: Tensor) -> Tensor:
-    """exp(-(d - c)^2 / 2 width^2) of each pair's distance d, `(..., N, N, BUMPS)`."""
+def _distances(position: Tensor, bumps: int) -> Tensor:
+    """Of each pair d^2 and exp(-(d - c)^2 / 2 width^2) for each bump's centre c.
+
+    `(..., N, 2)` to `(..., N, N, 1 + bumps)`.
+    """
     gap = (position[..., :, None, :] - position[..., None, :, :]).square().sum(-1, keepdim=True)
-    centres = torch.linspace(0, REACH, BUMPS, dtype=gap.dtype, device=gap.device)
+    centres = torch.linspace(0, FARTHEST, bumps, dtype=gap.dtype, device=gap.device)
     d = (gap + 1e-4).sqrt()  # smooth at zero
-    return (-0.5 * ((d - centres) / WIDTH).square()).exp()
+    return torch.cat([gap, (-0.5 * ((d - centres) / WIDTH).square()).exp()], -1)
 
 
 # --- inference -------------------------------------------------------------------------

@@ -35,8 +35,8 @@ def one_thread():
 FAMILY = Family(("near", "square"))
 
 
-def energy(k=2, seed=0, hidden=6, code=3, depth=(2, 3), dtype=DOUBLE):
-    return Energy(k, generator(seed), hidden=hidden, code=code, depth=depth).to(dtype)
+def energy(k=2, seed=0, hidden=6, code=3, dtype=DOUBLE, **options):
+    return Energy(k, generator(seed), hidden=hidden, code=code, **options).to(dtype)
 
 
 def draw(k=2, n=3, n_demos=2, seed=1, family=FAMILY, dtype=DOUBLE):
@@ -65,9 +65,9 @@ def by_pairs(model, x, s, w):
 
     def g(a, b):
         d = ((a[:2] - b[:2]).square().sum() + 1e-4).sqrt()
-        centres = [concepts.REACH * i / (concepts.BUMPS - 1) for i in range(concepts.BUMPS)]
-        bumps = torch.stack([(-0.5 * ((d - c) / concepts.WIDTH) ** 2).exp() for c in centres])
-        h = torch.cat([a, b, bumps, w])
+        centres = [concepts.FARTHEST * i / (model.bumps - 1) for i in range(model.bumps)]
+        bumps = [(-0.5 * ((d - c) / concepts.WIDTH) ** 2).exp() for c in centres]
+        h = torch.cat([a, b, torch.stack([d.square() - 1e-4, *bumps]), w])
         hidden = layers(model.enter) + (layers(model.relate) if model.relate else [])
         for weight, bias in hidden:
             h = act(h @ weight + bias)
@@ -83,15 +83,15 @@ def by_pairs(model, x, s, w):
     return (h @ weight + bias).square()[0]
 
 
-@pytest.mark.parametrize("depth", [(2, 1), (2, 3), (3, 2), (4, 1)])
-def test_the_energy_is_its_formula(depth):
+@pytest.mark.parametrize("depth, bumps", [((2, 1), 8), ((2, 3), 0), ((3, 2), 3), ((4, 1), 8)])
+def test_the_energy_is_its_formula(depth, bumps):
     """Each pair by hand, each model alone."""
-    model = energy(depth=depth)
+    model = energy(depth=depth, bumps=bumps)
     x, s, w = variables(size=4)
     got = model(x, s, w)
     assert got.shape == (2, 3) and (got >= 0).all()
     for k, n in itertools.product(range(2), range(3)):
-        alone = energy(k=1, depth=depth)
+        alone = energy(k=1, depth=depth, bumps=bumps)
         state = {name: value[k : k + 1] for name, value in model.state_dict().items()}
         alone.load_state_dict(state)
         assert got[k, n].item() == pytest.approx(by_pairs(alone, x[k, n], s[k, n], w[k, n]).item())
@@ -724,9 +724,11 @@ W = torch.zeros(2, 3, 3)
         (lambda: Recipe(clip=0.0), "clip: expected a number > 0"),
         (lambda: Recipe(learning_rate=math.nan), "learning_rate"),
         (lambda: Recipe(generate=0.0, identify=0.0), "generate, identify: expected one"),
-        (lambda: Energy(0, generator()), "n_models"),
-        (lambda: Energy(1, generator(), depth=(1, 2)), "depth"),
-        (lambda: Energy(1, generator(), steps=(1.0, 1.0, 0.0, 1.0)), "steps"),
+        (lambda: Energy(0, generator()), "n_models: expected >= 1"),
+        (lambda: Energy(1, generator(), bumps=-1), "bumps: expected >= 0"),
+        (lambda: Energy(1, generator(), depth=(2, 0)), r"depth\[1\]: expected >= 1"),
+        (lambda: Energy(1, generator(), depth=(1, 2)), r"depth\[0\]: expected >= 2"),
+        (lambda: Energy(1, generator(), steps=(1.0, 1.0, 0.0, 1.0)), "steps: expected"),
         (lambda: concepts.Learner(model32(), FAMILY, RECIPE, 1.0), "seed: expected an integer"),
         (lambda: train(learner(), 5, save_every=0), "save_every: expected >= 1"),
         (
