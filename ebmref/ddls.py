@@ -487,7 +487,7 @@ class Calibration(NamedTuple):
 
     Attributes:
         apply: `(k, n)` to `(k, n)`, differentiable.
-        z_before, z_after: `(k,)`, see `calibration_z`.
+        z_before, z_after: `(k,)`, see `calibration_z`; a fit doubles the variance of z_after.
     """
 
     apply: Callable[[Tensor], Tensor]
@@ -496,9 +496,11 @@ class Calibration(NamedTuple):
 
 
 def calibration_z(real: Tensor, fake: Tensor) -> Tensor:
-    """Dawid's sum(y - D) / sqrt(sum D (1 - D)), about N(0, 1) for a calibrated D.
+    """Dawid's sum(y - D) / sqrt(sum D (1 - D)), nearly normal about 0 for a calibrated D.
 
-    As Turner et al. (2019) use it, with as many samples as data.
+    As Turner et al. (2019) use it, with as many samples as data. The variance then is not 1 but
+    1 - 4 E[D (1 - D)]: that the counts are fixed takes the rest. (It is 1 for labels drawn one
+    by one.) A map fitted to as many points as are tested doubles it.
 
     Args:
         real, fake: logits, `(..., n)` each.
@@ -615,7 +617,10 @@ class Refined(NamedTuple):
 
     Attributes:
         states: `(k, n, d)`; `Model.events` makes samples of them.
-        acceptance: `(k,)`, share of proposals that were taken; NaN where nothing is proposed.
+        acceptance: `(k,)`, share of proposals that were taken, or for kernels the mean probability
+            to take one; NaN where none can be refused. For resampling it is the effective share
+            of the pool, for i-SIR the probability of leaving the point, for Ex2MCMC and parallel
+            tempering that of the local step, in the latter at temperature one.
         stuck: `(k,)`, share of samples for which the budget was not enough to accept anything, or
             to leave the start.
         n_calls: passes through generator and critic without a gradient, for one sample; what all
