@@ -716,6 +716,9 @@ def test_pieces_are_put_together_in_order(monkeypatch):
     after = value_and_gradient(energy, states.flatten(0, 1))
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(before, after, strict=True))
     assert torch.allclose(energy(states.flatten(0, 1)), before[0], atol=1e-6)
+    counted = Counted()
+    counted.model.logits(states)
+    assert counted.passes == math.ceil(100 / 7)
     assert torch.equal(THREE.logits(states), whole[0]) and whole[0].dtype == torch.float64
     assert torch.equal(THREE.events(states), whole[1])
     pieces = ddls.gradient_flow(THREE, 100, 2, generator(40), start=states).states
@@ -804,6 +807,15 @@ def test_a_budget_is_kept_and_used(method, budget):
     if method not in ("prior", "rejection"):
         assert passes + STEP_COSTS.get(method, 2) > budget - 1e-9
     assert made.states.shape == (3, n, 1)
+
+
+def test_a_budget_is_kept_where_all_of_it_is_needed():
+    """Logits so far apart that rejection goes on to the end, its pilot paid for."""
+    counted = Counted()
+    sharp = dataclasses.replace(counted.model, critic=lambda x: 4000 * three_logits(x))
+    made = ddls.refine(sharp, 300, "rejection", 37, generator(54))
+    assert made.stuck.min() > 0 and 36 < made.cost <= 37
+    assert made.cost == pytest.approx(counted.calls / 900)
 
 
 @pytest.mark.parametrize("every", [1, 3, 7, 18, 50])
