@@ -33,6 +33,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from tqdm import tqdm
 
 from ebmref import ddls, gan
@@ -97,6 +98,28 @@ def slope_penalty(energy: Callable, real: Tensor, fake: Tensor, t: Tensor) -> Te
     """
     t = t.view(*t.shape, *(1,) * (real.dim() - 2))
     return gan.slope_penalty(energy, t * real + (1 - t) * fake)
+
+
+class Floored(nn.Module):
+    """An energy that stays above a floor: floor + softplus(E - floor), which is E well above it.
+
+    No sample then weighs more than e^{-floor}. While base and data do not meet, as at the start
+    of a game, KALE is all but infinite, and without a floor, or a strong penalty, e^{-E} soon
+    overflows. The authors cut at -10, where the slope becomes zero; here it never does.
+
+    Args:
+        energy: `(k, n, *event)` to `(k, n)`.
+        floor: a number.
+    """
+
+    def __init__(self, energy: nn.Module, floor: float = -10.0):
+        super().__init__()
+        if not math.isfinite(floor):
+            raise ValueError(f"floor: expected a finite number; got {floor!r}")
+        self.energy, self.floor = energy, floor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.floor + functional.softplus(self.energy(x) - self.floor)
 
 
 # --- the model -------------------------------------------------------------------------
@@ -251,7 +274,8 @@ class Recipe:
 
     Attributes:
         criterion: of the energy: "KALE" ascends F in E and c together; "DV" ascends the
-            `likelihood` of each batch in E, and F in c alone, so that c still follows log Z.
+            `likelihood` of each batch in E, and F in c alone. L does not care for the level of
+            E, which may drift: c follows log Z only as fast as its rate lets it.
         batch: of data.
         samples: of the base, for each datum of a batch.
         learning_rate: of Adam: of the base, of the energy and of c.

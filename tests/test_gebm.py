@@ -21,7 +21,7 @@ from laws import (
 from scipy import stats
 from torch import nn
 
-from ebmref import ddls, flows, gan, gebm
+from ebmref import data, ddls, flows, gan, gebm
 
 MARGIN = 1e-6
 
@@ -153,6 +153,36 @@ def test_slope_penalty_is_taken_on_the_way_between():
         lambda z: z.flatten(2).sum(-1), *normals(2, 2, 7, 1, 4, 4, seed=7), t
     )
     assert torch.allclose(pictures, torch.full((2,), 16.0).double())
+
+
+def test_a_floor_changes_little_above_and_never_takes_the_slope_away():
+    x = torch.linspace(-40, 40, 81, dtype=torch.float64)[None].requires_grad_()
+    floored = gebm.Floored(nn.Identity(), -10.0)(x)
+    (slope,) = torch.autograd.grad(floored.sum(), x)
+    assert (floored > -10).all() and (slope > 0).all() and (slope <= 1).all()
+    high = x > 0
+    assert torch.allclose(floored[high], x[high], atol=5e-5)
+    assert torch.allclose(slope, (x + 10).sigmoid())
+
+
+def lowest_bound(floor):
+    """Of a game that begins with a base inside 25 Gaussians, without a penalty."""
+    base = gan.Generator(2, (32, 32), (2,), 2, generator(43))
+    energy = gan.Discriminator((2,), (32, 32), 2, generator(44))
+    if floor is not None:
+        energy = gebm.Floored(energy, floor)
+    recipe = gebm.Recipe(batch=64, learning_rate=(5e-3,) * 3, n_long=50)
+    points = data.gaussian_grid(torch.zeros(1)).sample(2000, generator(45))
+    try:
+        steps = list(gebm.train(gebm.Game(base, energy, (2, 2), recipe, 0), points, 60))
+    except gan.Diverged:
+        return -math.inf
+    return min(float(step.bound.min()) for step in steps)
+
+
+def test_a_floor_keeps_the_weights_of_samples_finite():
+    """F is below -10^9 within sixty steps without it."""
+    assert lowest_bound(None) < -1e9 and lowest_bound(-10.0) > -1e4
 
 
 # --- the base's gradient -----------------------------------------------------------------
@@ -287,7 +317,7 @@ GAUSSIAN_KL = float(
 
 def test_the_energy_is_held_in_the_base_step_even_if_it_knows_the_base():
     """The energy log q - log p moves with q; the step is the one for the energy as it stood."""
-    data, seed = normals(64, 2, seed=9), 5
+    points, seed = normals(64, 2, seed=9), 5
     recipe = gebm.Recipe(batch=32, n_energy=1, long_every=0, learning_rate=(0.01, 1e-9, 1e-9))
     steps = []
     for held in (False, True):
@@ -295,7 +325,7 @@ def test_the_energy_is_held_in_the_base_step_even_if_it_knows_the_base():
         log_base = copy.deepcopy(base).log_prob if held else base.log_prob
         energy = flows.FlowEnergy(random_flow(13, k=2), log_base)
         game = gebm.Game(base, energy, (2, 2), recipe, seed)
-        list(gebm.train(game, data, 1))
+        list(gebm.train(game, points, 1))
         steps.append(base.state_dict())
     assert all(torch.equal(steps[0][name], steps[1][name]) for name in steps[0])
 
@@ -384,14 +414,14 @@ class Linear(nn.Module):
 def test_penalty_is_weighed_once(penalty, every):
     """E = b x, P = N(m, 1), Q = N(0, 1): -b m - b^2 / 2 - lambda b^2 is best at
     b = -m / (1 + 2 lambda), with half the weight at -m / (1 + lambda). The bound falls below KL."""
-    m, data = 0.9, 0.9 + normals(40_000, 1, seed=10)
+    m, points = 0.9, 0.9 + normals(40_000, 1, seed=10)
     energy = Linear()
     recipe = gebm.Recipe(
         batch=500, learning_rate=(1.0, 0.02, 0.02), penalty=penalty, penalty_every=every,
         frozen=True, anneal_over=400,
     )  # fmt: skip
     game = gebm.Game(lambda z: z, energy, (2, 1), recipe, 1)
-    list(gebm.train(game, data, 400))
+    list(gebm.train(game, points, 400))
     b = energy.b.detach().flatten()
     assert torch.allclose(b, torch.full((2,), -m / (1 + 2 * penalty)).double(), atol=0.04)
     share = (-b * m - 0.5 * b.square()) / (0.5 * m**2)
@@ -852,8 +882,8 @@ def test_pictures_by_convolutional_nets():
     energy = gan.ConvDiscriminator((1, 12, 12), 8, 2, generator(32), spectral=True)
     recipe = gebm.Recipe(batch=8, penalty=1.0, n_energy=2, long_every=0, half=True, average=0.5)
     game = gebm.Game(base, energy, (2, 4), recipe, 0)
-    data = torch.rand(20, 1, 12, 12, generator=generator(33))
-    steps = list(gebm.train(game, data, 3))
+    pictures = torch.rand(20, 1, 12, 12, generator=generator(33))
+    steps = list(gebm.train(game, pictures, 3))
     assert steps[-1].bound.shape == (2,) and (steps[-1].penalty > 0).all()
     made = gebm.langevin(game.model(), 6, 3, generator(34), step_size=0.1, friction=1.0, beta=100.0)
     assert game.model().events(made.states).shape == (2, 6, 1, 12, 12)
@@ -1012,6 +1042,7 @@ G = generator()
 LANGEVIN = {"step_size": 0.1, "friction": 1.0}
 BAD = [
     (lambda: gebm.Recipe(criterion="kale"), "criterion: expected one of KALE, DV"),
+    (lambda: gebm.Floored(nn.Identity(), math.nan), "floor: "),
     (lambda: gebm.Recipe(batch=0), "batch: "),
     (lambda: gebm.Recipe(samples=1.5), "samples: "),
     (lambda: gebm.Recipe(penalty_every=0), "penalty_every: "),
