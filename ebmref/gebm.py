@@ -231,8 +231,8 @@ def langevin(
     Args:
         n: chains a model.
         step_size: h.
-        decay, decay_every: after so many steps take h so many times as large (theirs: 0.1, 200);
-            the velocity goes on.
+        decay, decay_every: after so many steps take h so many times as large; the velocity goes
+            on. Theirs: 200, and 0.1 for `lmc_gamma`, which is 0.1 ** 0.5 for h.
         start: states `(k, n, d)`; None for the prior's.
 
     Raises:
