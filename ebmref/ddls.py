@@ -317,6 +317,82 @@ def density_ratio_critic(
     return critic
 
 
+class Counted(NamedTuple):
+    """Data and generators of the plane on one lattice of m square cells.
+
+    Attributes:
+        critic: d = log p_d - log p_g, `(k, n, 2)` to `(k, n)`; bilinear between the centres,
+            beyond them as at the border.
+        centres: `(m, 2)`.
+        data: `(m,)`, share of the data in each cell, by its density at the centre.
+        share: `(k, m)`, share of each generator's draws.
+    """
+
+    critic: Callable[[Tensor], Tensor]
+    centres: Tensor
+    data: Tensor
+    share: Tensor
+
+
+def counted(
+    model: Model,
+    log_data: Callable[[Tensor], Tensor],
+    n: int,
+    generator: torch.Generator,
+    *,
+    reach: float,
+    cells: int,
+) -> Counted:
+    """The best critic where the data's density is known and the generator's is not: by counting.
+
+    Each cell gets half a draw beside those that fell into it, so that d is finite where none did.
+    What is finer than a cell is lost; cells of half the data's width leave a few per cent.
+
+    Args:
+        log_data: `(m, 2)` to `(m,)`, log p_d.
+        n: draws of each generator, best many for each cell that matters.
+        reach: the lattice covers (-reach, reach)^2.
+        cells: on a side.
+
+    Raises:
+        ValueError: an argument out of range, events that are not of the plane.
+    """
+    check_draws(n, 1, generator)
+    check_draws(cells, 2, generator, "cells")
+    if not 0 < reach < math.inf:
+        raise ValueError(f"reach: expected a finite number > 0; got {reach!r}")
+    width = 2 * reach / cells
+    counts, left = 0, n
+    while left:
+        x = model.events(model.draw(min(left, 100_000), generator))
+        if x.shape[2:] != (2,):
+            raise ValueError(f"model: expected events of shape (2,); got {tuple(x.shape[2:])}")
+        at = ((x + reach) / width).floor().long()
+        inside = ((at >= 0) & (at < cells)).all(-1)
+        # A cell more takes what is outside.
+        at = torch.where(inside, at[..., 0] * cells + at[..., 1], cells**2)
+        found = [torch.bincount(row, minlength=cells**2 + 1) for row in at]
+        counts, left = counts + torch.stack(found)[:, :-1], left - x.shape[1]
+    side = (torch.arange(cells, device=x.device, dtype=x.dtype) + 0.5) * width - reach
+    centres = torch.cartesian_prod(side, side)
+    log_p = torch.cat([log_data(part) for part in centres.split(10_000)]).double()
+    table = log_p + 2 * math.log(width) - ((counts + 0.5) / n).log()
+    table = table.to(x.dtype)
+
+    def critic(x: Tensor) -> Tensor:
+        u = ((x + reach) / width - 0.5).clamp(0, cells - 1)
+        low = u.detach().floor().clamp(max=cells - 2)
+        share, low = u - low, low.long()
+        corner = low[..., 0] * cells + low[..., 1]
+        here, right, above, across = (
+            table.gather(1, corner + step) for step in (0, cells, 1, cells + 1)
+        )
+        a, b = share.unbind(-1)
+        return (1 - a) * ((1 - b) * here + b * above) + a * ((1 - b) * right + b * across)
+
+    return Counted(critic, centres, log_p.softmax(0), counts.double() / n)
+
+
 # --- a better critic -------------------------------------------------------------------
 
 
@@ -411,7 +487,7 @@ class Calibration(NamedTuple):
 
     Attributes:
         apply: `(k, n)` to `(k, n)`, differentiable.
-        z_before, z_after: `(k,)`, see `calibration_z`.
+        z_before, z_after: `(k,)`, see `calibration_z`; a fit doubles the variance of z_after.
     """
 
     apply: Callable[[Tensor], Tensor]
@@ -420,9 +496,11 @@ class Calibration(NamedTuple):
 
 
 def calibration_z(real: Tensor, fake: Tensor) -> Tensor:
-    """Dawid's sum(y - D) / sqrt(sum D (1 - D)), about N(0, 1) for a calibrated D.
+    """Dawid's sum(y - D) / sqrt(sum D (1 - D)), nearly normal about 0 for a calibrated D.
 
-    As Turner et al. (2019) use it, with as many samples as data.
+    As Turner et al. (2019) use it, with as many samples as data. The variance then is not 1 but
+    1 - 4 E[D (1 - D)]: that the counts are fixed takes the rest. (It is 1 for labels drawn one
+    by one.) A map fitted to as many points as are tested doubles it.
 
     Args:
         real, fake: logits, `(..., n)` each.
@@ -437,9 +515,10 @@ def calibrate(real: Tensor, fake: Tensor, method: str = "logistic") -> Calibrati
     """Fit a calibration on half of the logits and test it on the other half, model by model.
 
     none: d. logistic: a + b d. beta: a + b log D + c log(1 - D), b and c free (Kull et al. 2017).
-    isotonic: the best increasing map, linear in between, bounded to logits within +-log(m), m the
-    number of fitted points, because its tails would be infinite. It has flat pieces, where a
-    gradient finds nothing.
+    isotonic: the best increasing map, linear in between. Its first step, where it holds samples
+    alone, and its last, where it holds data alone, would be infinite. They get the log-odds of
+    their counts with half a point more of either kind, or those of the step beside them where
+    these are larger. It has flat pieces, where a gradient finds nothing.
 
     Args:
         real, fake: logits of held-out data and of samples, `(k, n)` each, n >= 20, in no order;
@@ -500,12 +579,18 @@ def _linear(fitted: Tensor, y: np.ndarray, features: Callable) -> Callable[[Tens
 
 
 def _isotonic(fitted: Tensor, y: np.ndarray) -> Callable[[Tensor], Tensor]:
-    bound = math.log(fitted.shape[1])
     rows = []
     for row in fitted.numpy():
         found = IsotonicRegression(out_of_bounds="clip").fit(row, y)
-        p = torch.from_numpy(found.y_thresholds_).double()
-        rows.append((found.X_thresholds_, torch.logit(p, eps=1e-12).clamp(-bound, bound).numpy()))
+        value = torch.logit(torch.from_numpy(found.y_thresholds_).double()).numpy()
+        # A bound that all steps share will not do: the last step covers about one sample's share
+        # of p_g, whatever its data, and a weight of the order of their number puts Z_0 far off.
+        real, fake = row[y == 1], row[y == 0]
+        low = -math.log(2 * (fake < real.min()).sum() + 1)
+        high = math.log(2 * (real > fake.max()).sum() + 1)
+        both = value[np.isfinite(value)]
+        value = value.clip(both.min(initial=low), both.max(initial=high))
+        rows.append((found.X_thresholds_, value))
     # Rows of one length: the last value goes on for ever.
     most = max(len(x) for x, _ in rows) + 1
     knots = torch.tensor(
@@ -532,7 +617,10 @@ class Refined(NamedTuple):
 
     Attributes:
         states: `(k, n, d)`; `Model.events` makes samples of them.
-        acceptance: `(k,)`, share of proposals that were taken; NaN where nothing is proposed.
+        acceptance: `(k,)`, share of proposals that were taken, or for kernels the mean probability
+            to take one; NaN where none can be refused. For resampling it is the effective share
+            of the pool, for i-SIR the probability of leaving the point, for Ex2MCMC and parallel
+            tempering that of the local step, in the latter at temperature one.
         stuck: `(k,)`, share of samples for which the budget was not enough to accept anything, or
             to leave the start.
         n_calls: passes through generator and critic without a gradient, for one sample; what all

@@ -21,7 +21,7 @@ from laws import (
 from scipy import special
 from torch import nn
 
-from ebmref import ddls, gan, learning, samplers
+from ebmref import ddls, energies, gan, learning, samplers
 from ebmref.ddls import Model, Normal, Uniform
 from ebmref.energies import value_and_gradient
 
@@ -176,6 +176,43 @@ def restricted(dtype=torch.float32):
     """Data exponential on (0, inf); a generator that reaches (0, 1) only, uniformly."""
     critic = ddls.density_ratio_critic(lambda x: -x[:, 0], lambda x: torch.zeros_like(x[:, 0]))
     return Model(lambda z: 0.5 * (1 + z), critic, Uniform(1, dtype))
+
+
+def test_the_counted_critic_is_the_density_ratio():
+    """Two normal generators of known width against a mixture; a plane is reproduced exactly."""
+    scale = torch.tensor([1.0, 1.5]).view(2, 1, 1)
+    model = Model(lambda z: scale * z, None, Normal(2), 2)
+    mixture = energies.GaussianMixture(
+        torch.tensor([[-1.0, 0.0], [1.0, 0.5]]), torch.tensor([0.5, 0.7])
+    )
+    n, cells, reach = 1_000_000, 60, 6.0
+    found = ddls.counted(model, mixture.log_prob, n, generator(52), reach=reach, cells=cells)
+    x = mixture.sample(4000, generator(53)).expand(2, -1, -1)
+    log_g = -0.5 * (x / scale).square().sum(-1) - 2 * scale[..., 0].log() - math.log(2 * math.pi)
+    exact = mixture.log_prob(x[0]) - log_g
+    # A cell of 0.2 bends a density of width 0.5 by h^2 / (6 s^2) = 0.03 where p_g is counted, by
+    # h^2 / (8 s^2) = 0.02 between centres, and its count has an error of 1 / sqrt(n p_g h^2).
+    luck = (n * log_g.exp() * (2 * reach / cells) ** 2).rsqrt()
+    seen = (found.critic(x) - exact).abs()
+    assert (seen < 0.06 + 5 * luck).all() and seen.mean() < 0.03
+    assert found.share.shape == (2, cells**2) and found.data.sum() == pytest.approx(1)
+    beyond = (1 - torch.special.ndtr(-reach / scale[:, 0, 0].double()) * 2) ** 2
+    assert torch.allclose(found.share.sum(1), beyond, atol=5e-4)
+    # By hand, of a lattice of 2 x 2 with one draw in each cell but one: d at a centre is its
+    # ratio, in the middle the mean of four.
+    four = torch.tensor([[-0.5, -0.5], [-0.5, 0.5], [0.5, 0.5], [0.5, 0.5]])[None]
+    given = dataclasses.replace(model, generator=lambda z: four, k=1)
+    flat = ddls.counted(given, lambda x: -x[:, 0], 4, generator(), reach=1.0, cells=2)
+    by_cell = torch.tensor([0.5, 0.5, -0.5, -0.5]) - ((torch.tensor([1, 1, 0, 2]) + 0.5) / 4).log()
+    centres = torch.tensor([[-0.5, -0.5], [-0.5, 0.5], [0.5, -0.5], [0.5, 0.5], [0.0, 0.0]])[None]
+    want = torch.cat([by_cell, by_cell.mean()[None]])
+    assert torch.allclose(flat.critic(centres)[0], want, atol=1e-6)
+    assert torch.allclose(flat.critic(3 * centres[:, :4])[0], by_cell, atol=1e-6)  # the border's
+    point = torch.tensor([[[0.1, -0.2]]], requires_grad=True)
+    (slope,) = torch.autograd.grad(flat.critic(point).sum(), point)
+    step = torch.tensor([1e-3, 0.0])
+    rise = (flat.critic(point + step) - flat.critic(point - step)) / 2e-3
+    assert slope[0, 0, 0].item() == pytest.approx(rise.item(), rel=1e-2)
 
 
 def test_theorem_1_fails_where_the_generator_misses_data():
@@ -679,6 +716,9 @@ def test_pieces_are_put_together_in_order(monkeypatch):
     after = value_and_gradient(energy, states.flatten(0, 1))
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(before, after, strict=True))
     assert torch.allclose(energy(states.flatten(0, 1)), before[0], atol=1e-6)
+    counted = Counted()
+    counted.model.logits(states)
+    assert counted.passes == math.ceil(100 / 7)
     assert torch.equal(THREE.logits(states), whole[0]) and whole[0].dtype == torch.float64
     assert torch.equal(THREE.events(states), whole[1])
     pieces = ddls.gradient_flow(THREE, 100, 2, generator(40), start=states).states
@@ -753,6 +793,67 @@ def test_counts_are_what_goes_through_the_networks(method):
     assert made.acceptance.shape == made.stuck.shape == (3,)
 
 
+STEP_COSTS = {"hmc": 10, "isir": 10, "ex2mcmc": 14, "parallel_tempering": 6, "random_walk": 1}
+
+
+@pytest.mark.parametrize("budget", [37, 120])
+@pytest.mark.parametrize("method", ddls.METHODS)
+def test_a_budget_is_kept_and_used(method, budget):
+    """What went through the networks is at most the budget, and one step more would be above."""
+    counted, n = Counted(), 300
+    made = ddls.refine(counted.model, n, method, budget, generator(49))
+    passes = (counted.calls + 2 * counted.gradients) / (3 * n)
+    assert made.cost == pytest.approx(passes) and passes <= budget
+    if method not in ("prior", "rejection"):
+        assert passes + STEP_COSTS.get(method, 2) > budget - 1e-9
+    assert made.states.shape == (3, n, 1)
+
+
+def test_a_budget_is_kept_where_all_of_it_is_needed():
+    """Logits so far apart that rejection goes on to the end, its pilot paid for."""
+    counted = Counted()
+    sharp = dataclasses.replace(counted.model, critic=lambda x: 4000 * three_logits(x))
+    made = ddls.refine(sharp, 300, "rejection", 37, generator(54))
+    assert made.stuck.min() > 0 and 36 < made.cost <= 37
+    assert made.cost == pytest.approx(counted.calls / 900)
+
+
+@pytest.mark.parametrize("every", [1, 3, 7, 18, 50])
+def test_a_budget_is_kept_by_stages(every):
+    counted = Counted()
+    made = ddls.refine(
+        counted.model, 30, "langevin", 37, generator(50), decay=0.5, decay_every=every
+    )
+    assert 36 - 2 <= made.cost <= 37 and made.cost == 2 * counted.gradients / 90
+
+
+def test_a_budget_is_the_method_with_so_many_steps():
+    def same(method, budget, by_hand, **options):
+        made = ddls.refine(THREE, 40, method, budget, generator(51), **options)
+        return torch.equal(made.states, by_hand(generator(51)).states)
+
+    run = {"step_size": 0.1, "target_acceptance": 0.57}
+    assert same("langevin", 20, lambda g: ddls.langevin(THREE, 40, 9, g))
+    assert same("langevin", 20, lambda g: ddls.langevin(THREE, 40, 4, g), n_steps=4)
+    assert same("mala", 18, lambda g: ddls.chains(THREE, 40, "mala", 6, g, warmup=2, **run))
+    assert same("isir", 51, lambda g: ddls.chains(THREE, 40, "isir", 5, g, n_proposals=10))
+    assert same("resampling", 20, lambda g: ddls.resampling(THREE, 40, 20, g))
+    assert same(
+        "rejection",
+        20,
+        lambda g: ddls.rejection(THREE, 40, 18, g, n_pilot=80, gamma=0.5),
+        gamma=0.5,
+    )
+    real = torch.zeros(3, 5)
+    assert same("metropolis_hastings", 20, lambda g: ddls.metropolis_hastings(THREE, 40, 19, g))
+    assert same(
+        "metropolis_hastings", 20,
+        lambda g: ddls.metropolis_hastings(THREE, 40, 9, g, real_logits=real), real_logits=real,
+    )  # fmt: skip
+    prior = ddls.refine(THREE, 40, "prior", 1, generator(51))
+    assert torch.equal(prior.states, THREE.draw(40, generator(51))) and prior.cost == 0
+
+
 def test_one_pass_a_step_for_all_chains_and_models():
     counted = Counted()
     ddls.langevin(counted.model, 500, 50, generator(44))
@@ -813,7 +914,7 @@ def test_calibration_mends_a_distortion(method):
 
 
 def test_isotonic_stays_finite_where_data_and_samples_do_not_meet():
-    """Bounded by log of the number fitted, beyond all it saw; and it has a slope in between."""
+    """50 of either kind alone, log(50.5 / 0.5), beyond all it saw; with a slope in between."""
     real = torch.linspace(1, 9, 100).expand(2, -1)
     fake = torch.linspace(-9, -1, 100).expand(2, -1)
     for method in ("isotonic", "logistic", "beta"):
@@ -824,18 +925,44 @@ def test_isotonic_stays_finite_where_data_and_samples_do_not_meet():
         assert y.isfinite().all() and slope.isfinite().all() and y.dtype == x.dtype
         assert (y.diff(dim=1) >= 0).all() and (slope[:, 2] > 0).all()
         if method == "isotonic":
-            assert y.abs().max() <= math.log(100) + 1e-6
+            assert y[:, [0, 4]].abs().tolist() == [[pytest.approx(math.log(101))] * 2] * 2
 
 
 def test_isotonic_goes_on_flat_beyond_its_ends():
-    """Steep between its first two points, -5 with p = 0 and -4 with p = 1 / 11; not before."""
+    """Nine samples alone, then 1 of 3, then ten data alone; half a point more at either end."""
     real = torch.tensor([[-4.0] + [5.0] * 10]).repeat_interleave(2, 1)
-    fake = torch.tensor([[-5.0] + [-3.0] * 10]).repeat_interleave(2, 1)
+    fake = torch.tensor([[-5.0] * 9 + [-3.0] * 2]).repeat_interleave(2, 1)
     apply = ddls.calibrate(real, fake, "isotonic").apply
     got = apply(torch.tensor([[-9.0, -5.0, -4.5, -4.0, -3.0, 5.0, 9.0]])).double()[0]
-    low, high, middle = -math.log(22), math.log(22), math.log(1 / 10)
+    low, high, middle = -math.log(19), math.log(21), math.log(1 / 2)
     expected = [low, low, (low + middle) / 2, middle, middle, high, high]
     assert got.tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_isotonic_stays_increasing_where_an_end_holds_few():
+    """One sample alone says -log 3, one of data log 3; beside them are 1 of 11 and 10 of 11."""
+    real = torch.tensor([[-4.0] + [1.0] * 10 + [5.0]]).repeat_interleave(2, 1)
+    apply = ddls.calibrate(real, -real, "isotonic").apply
+    got = apply(torch.tensor([[-9.0, -5.0, -4.0, -1.0, 0.0, 1.0, 4.0, 5.0, 9.0]])).double()[0]
+    expected = [-math.log(10)] * 4 + [0] + [math.log(10)] * 4
+    assert got.tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_isotonic_leaves_z0_near_one():
+    """d = x is right: Z_0 = 1, of which less than 0.02 is beyond the highest of 1000 samples.
+
+    That end covers Exp(1) / 1000 of p_g. With a weight of the number of points fitted, 2000, it
+    would add 2 in the mean of 200 fits, with a standard error of 0.14; a tenth is allowed.
+    """
+    g = generator(63)
+    real, fake = torch.randn(2, 200, 2000, generator=g).double()
+    real, fake = real + 0.5, fake - 0.5
+    apply = ddls.calibrate(real, fake, "isotonic").apply
+    x = torch.linspace(-9, 9, 20_001).double()
+    mass = (-0.5 * (x + 0.5).square()).softmax(0) * apply(x.expand(200, -1)).exp()
+    beyond = x > fake[:, ::2].amax(1, keepdim=True)
+    assert (mass * beyond).sum(1).mean() < 0.2
+    assert abs(mass.sum(1).mean() - 1) < 0.2
 
 
 def test_isotonic_is_scikit_learns_at_the_fitted_points():
@@ -847,10 +974,13 @@ def test_isotonic_is_scikit_learns_at_the_fitted_points():
 
     got = ddls.calibrate(real, fake, "isotonic").apply(torch.cat([real, fake], 1)).double()
     x, y = np.r_[real[0, ::2], fake[0, ::2]].astype(float), np.repeat([1.0, 0.0], 30)
-    expected = IsotonicRegression(out_of_bounds="clip").fit(x, y).predict(x)
-    expected = special.logit(expected).clip(-math.log(60), math.log(60))
-    fitted = torch.cat([got[0, :60:2], got[0, 60::2]])
-    assert torch.allclose(fitted, torch.from_numpy(expected), atol=1e-4)
+    p = IsotonicRegression(out_of_bounds="clip").fit(x, y).predict(x)
+    both = (p > 0) & (p < 1)
+    expected = special.logit(p[both])
+    fitted = torch.cat([got[0, :60:2], got[0, 60::2]]).numpy()
+    assert both.sum() > 30 and fitted[both] == pytest.approx(expected, abs=1e-4)
+    assert (fitted[p == 1] >= expected.max() - 1e-4).all()
+    assert (fitted[p == 0] <= expected.min() + 1e-4).all()
     assert torch.allclose(got[1], torch.zeros(120).double(), atol=1e-9)
 
 
@@ -985,6 +1115,17 @@ BAD = [
     (lambda: ddls.latent_energy(THREE, temperature=0), "beta, temperature"),
     (lambda: ddls.latent_energy(THREE, beta=math.nan), "beta, temperature"),
     (lambda: ddls.latent_energy(THREE, temperature=math.inf), "beta, temperature"),
+    (lambda: ddls.refine(THREE, 5, "nuts", 20, G), "method: "),
+    (lambda: ddls.refine(THREE, 0, "mala", 20, G), "n: "),
+    (lambda: ddls.refine(THREE, 5, "mala", 0, G), "budget: "),
+    (lambda: ddls.refine(THREE, 5, "mala", 4, G), "budget: "),
+    (lambda: ddls.refine(THREE, 5, "hmc", 11, G), "budget: "),
+    (lambda: ddls.refine(THREE, 5, "transport", 40, G), "budget: "),
+    (lambda: ddls.refine(THREE, 5, "langevin", 20, G, n_steps=0), "n_steps: "),
+    (lambda: ddls.counted(THREE, ZERO, 0, G, reach=1.0, cells=9), "n: "),
+    (lambda: ddls.counted(THREE, ZERO, 9, G, reach=1.0, cells=1), "cells: "),
+    (lambda: ddls.counted(THREE, ZERO, 9, G, reach=0.0, cells=9), "reach: "),
+    (lambda: ddls.counted(linear_model()[0], ZERO, 9, G, reach=1.0, cells=9), "model: "),
     (lambda: ddls.resampling(THREE, 0, 5, G), "n: "),
     (lambda: ddls.resampling(THREE, 5, 0, G), "budget: "),
     (lambda: ddls.resampling(THREE, 5, 5, 0), "generator: "),

@@ -87,9 +87,10 @@ def test_readme_names_real_targets():
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
 def test_readme_snippets_run(capsys):
     """The package examples do what the README says, one after the other: the first finds a
-    corner of the four wells, the second draws from them, 64 chains at once, and compiled."""
+    corner of the four wells, the second draws from them, 64 chains at once, and compiled, the
+    third draws with four methods, three of which come to the mean that quadrature has."""
     snippets = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(snippets) == 2
+    assert len(snippets) == 3
     names: dict = {}
     exec(compile(snippets[0], "README.md", "exec"), names)
     values = [abs(float(text)) for text in re.findall(r"-?\d+\.\d*", capsys.readouterr().out)]
@@ -97,6 +98,13 @@ def test_readme_snippets_run(capsys):
     exec(compile(snippets[1], "README.md", "exec"), names)
     assert capsys.readouterr().out.startswith("torch.Size([2000, 64, 2])")
     assert names["chain"].compile_seconds > 0
+    exec(compile(snippets[2], "README.md", "exec"), names)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    means = {row[0]: float(re.search(r"-?\d\.\d+", " ".join(row[1:]))[0]) for row in rows}
+    # A standard deviation of .8 and 1000 draws, of which resampling's share a pool: six errors.
+    langevin = means.pop("langevin")
+    assert len(means) == 3 and langevin < 0.7
+    assert list(means.values()) == pytest.approx([0.948] * 3, abs=0.15)
 
 
 def test_sources_name_no_machine():
