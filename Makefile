@@ -19,7 +19,7 @@ SIZE := $(if $(PROFILE),--profile "$(PROFILE)")
 # nbval: a whole notebook stays in one worker; records are judged in the quick profile.
 NBVAL := -p no:cacheprovider -W default --nbval-lax --nbval-current-env --dist loadscope
 
-.PHONY: help book run check record html test nbval lint bench bench-training lock clean
+.PHONY: help book run check record html test nbval lint bench bench-training bench-refining lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo "make record   make the committed notebooks anew: CHAPTER= PROFILE=quick|full"
 	@echo "make bench    samplers against public peers, into _build/bench: ONLY='hmc/*/100'"
 	@echo "make bench-training   a GAN's training against the plain loop, into _build/bench"
+	@echo "make bench-refining   seconds of every way to use a discriminator, into _build/bench"
 	@echo "make lint     ruff        make lock   pin the versions anew        make clean"
 
 .venv/ready: requirements.lock pyproject.toml tools/setup.sh
@@ -70,6 +71,9 @@ bench: .venv/peers
 
 bench-training: .venv/ready
 	@$(PY) bench/training.py
+
+bench-refining: .venv/ready
+	@$(PY) bench/refining.py
 
 .venv/peers: .venv/ready pyproject.toml
 	@tools/setup.sh peers

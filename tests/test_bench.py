@@ -32,6 +32,11 @@ def training():
     yield from script("training")
 
 
+@pytest.fixture(scope="module")
+def refining():
+    yield from script("refining")
+
+
 def test_every_cell_is_there(bench):
     """Four algorithms on two targets with 1, 100 and 10,000 chains, three on the network."""
     names = [work.name for work in bench.cells()]
@@ -114,3 +119,16 @@ def test_the_training_table(training):
     times = {"plain": [0.03, 0.04], "ours": [0.01, 0.02], "half": [0.01, 0.01]}
     row = training.table([(work, times, 0.5)]).splitlines()[-1]
     assert "2.00 / **2.50** / 3.00" in row and "50 %" in row and "35.00 | 15.00" in row
+
+
+def test_refinement_is_timed_at_the_cost_it_tells(refining):
+    rows = refining.measure(2, n=100)
+    assert set(rows) == set(refining.ddls.METHODS) - {"prior"}
+    assert all(len(times) == 2 and min(times) > 0 for times, _ in rows.values())
+    assert all(0 < cost <= refining.BUDGET for _, cost in rows.values())
+    long = refining.long_runs(1, chains=20, steps=5)
+    assert set(long) == set(refining.WIDTHS)
+    made = refining.table({"mala": ([2.0, 1.0, 4.0], 200.0)}, {64: [9.0, 8.0]})
+    # By hand: 2 s for 200 passes of 5 models with 2,500 samples.
+    assert "| mala | 200 | 1.0 / **2.0** / 4.0 | 0.80 |" in made
+    assert "| 64 | 8.0 / **8.5** / 9.0 |" in made

@@ -1,6 +1,7 @@
 """The pipeline keeps its promises: whole or not at all, only what changed, errors in a line."""
 
 import ast
+import functools
 import json
 import os
 import signal
@@ -303,6 +304,8 @@ def test_an_interrupted_run_leaves_nothing(book, how):
         env=book.environment() | {"HERE": str(here)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        # A shell starts its background jobs deaf to SIGINT, and their children inherit that.
+        preexec_fn=functools.partial(signal.signal, how, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not (here.is_file() and here.read_text()) and time.monotonic() < deadline:

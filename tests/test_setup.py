@@ -1,6 +1,7 @@
 """One source of versions: pyproject has the ranges, the lock the pins, everything else follows."""
 
 import importlib.metadata
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -87,9 +88,11 @@ def test_readme_names_real_targets():
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
 def test_readme_snippets_run(capsys):
     """The package examples do what the README says, one after the other: the first finds a
-    corner of the four wells, the second draws from them, 64 chains at once, and compiled."""
+    corner of the four wells, the second draws from them, 64 chains at once, and compiled, the
+    third draws with four methods, three of which come to the mean that quadrature has, the fourth
+    comes near the divergence of two normal laws, from below."""
     snippets = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(snippets) == 2
+    assert len(snippets) == 4
     names: dict = {}
     exec(compile(snippets[0], "README.md", "exec"), names)
     values = [abs(float(text)) for text in re.findall(r"-?\d+\.\d*", capsys.readouterr().out)]
@@ -97,6 +100,21 @@ def test_readme_snippets_run(capsys):
     exec(compile(snippets[1], "README.md", "exec"), names)
     assert capsys.readouterr().out.startswith("torch.Size([2000, 64, 2])")
     assert names["chain"].compile_seconds > 0
+    exec(compile(snippets[2], "README.md", "exec"), names)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    means = {row[0]: float(re.search(r"-?\d\.\d+", " ".join(row[1:]))[0]) for row in rows}
+    # A standard deviation of .8 and 1000 draws, of which resampling's share a pool: six errors.
+    langevin = means.pop("langevin")
+    assert len(means) == 3 and langevin < 0.7
+    assert list(means.values()) == pytest.approx([0.948] * 3, abs=0.15)
+    exec(compile(snippets[3], "README.md", "exec"), names)
+    found = re.findall(r"(bound|likelihood|bound_se)=tensor\(\[(.*?)\]", capsys.readouterr().out)
+    found = {name: float(value) for name, value in found}
+    divergence = 2 * math.log(2) + 0.25  # of N(1, 1/4) from N(0, 1), in two dimensions
+    assert found["bound"] <= found["likelihood"]
+    # Four standard errors, and a thirtieth of it for an energy of 500 steps.
+    error = divergence / 30 + 4 * found["bound_se"]
+    assert found["bound"] == pytest.approx(divergence, abs=error)
 
 
 def test_sources_name_no_machine():
