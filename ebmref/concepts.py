@@ -37,7 +37,7 @@ from ebmref.unrolling import Inner, check_field, descend, is_number
 
 FARTHEST, WIDTH = 1.6, 0.2  # up to where bumps tell a pair's distance, and how wide they are
 REACHES = {"w": 1.0, "x": 1.0, "a": 3.0}  # longest step of each, in units of the bound
-GAIN = 2.0  # first weights, in units of those of `nn.Linear`
+GAIN = 2.0  # size of the first weights, in units of those of `nn.Linear`
 
 
 class Energy(nn.Module):
@@ -93,11 +93,13 @@ class Energy(nn.Module):
         self.pool = layers(hidden, hidden)
         self.judge = layers(hidden + code, *[hidden] * (depth[1] - 1), 1)
         # As `nn.Linear` begins E is so flat that w stays where it is, and is never learned to be
-        # used: for "near" in three models of five.
+        # used: for "near" in three models of five. And in one of twenty-five the unlike singular
+        # values of several layers leave the codes one direction, and learning never finds another.
+        # So layers begin larger, and with all their singular values alike.
         with torch.no_grad():
             for name, weight in self.named_parameters():
                 if "biases" not in name:
-                    weight.mul_(GAIN)
+                    weight.copy_(GAIN * _evened(weight))
         start = torch.tensor(steps, device=generator.device).log()
         self.log_steps = nn.Parameter(start.repeat(n_models, 1))
 
@@ -123,6 +125,12 @@ class Energy(nn.Module):
         u = pooled @ self.pool.weights[0] + pair.sum((2, 3))[..., None] * self.pool.biases[0]
         # Sixteen pairs is the usual number; the scale only sets where learning begins.
         return self.judge(torch.cat([self.activation(u / 16), w], -1))[..., 0].square()
+
+
+def _evened(weight: Tensor) -> Tensor:
+    """The nearest matrices whose singular values are equal, as large in all as those given."""
+    left, values, right = torch.linalg.svd(weight, full_matrices=False)
+    return values.square().mean(-1).sqrt()[..., None, None] * (left @ right)
 
 
 def _distances(position: Tensor, bumps: int) -> Tensor:

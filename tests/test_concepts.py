@@ -149,12 +149,17 @@ def test_models_and_tasks_do_not_meet():
         assert slope.abs().max() == 0
 
 
-def test_first_weights_are_twice_those_of_a_linear_layer():
+def test_first_weights_are_even_and_twice_as_large_as_those_of_a_linear_layer():
+    """All singular values of a layer alike; its mean square is GAIN^2 times that of a uniform law
+    on 1 / sqrt(inputs), whose own is a third of its square."""
     model = energy(k=5, hidden=40, code=8, dtype=torch.float32)
     nets = (model.enter, model.pool, model.judge)
     for weight in (model.scale, *(weight for net in nets for weight in net.weights)):
-        bound = concepts.GAIN / weight.shape[1] ** 0.5
-        assert 0.98 * bound < weight.abs().max().item() <= bound
+        values = torch.linalg.svdvals(weight)
+        assert torch.allclose(values, values[:, :1].expand_as(values), rtol=1e-4)
+        size = weight.square().mean() * 3 * weight.shape[1]
+        # 200 numbers or more in all; the share of a uniform square's deviation is 0.9.
+        assert size.item() == pytest.approx(concepts.GAIN**2, rel=4 * 0.9 / weight.numel() ** 0.5)
 
 
 # --- inference -------------------------------------------------------------------------
