@@ -232,6 +232,50 @@ def infer_mask(
     Raises:
         ValueError: shapes that do not fit.
     """
+    return _mask_from(torch.zeros_like(x[..., 0]), model, x, w, inner, generator)
+
+
+def best_mask(
+    model: Energy, x: Tensor, w: Tensor, inner: Inner, n_starts: int, generator: torch.Generator
+) -> Tensor:
+    """The mask of least energy that several descents find: one from a = 0, others from N(0, 1).
+
+    Args:
+        x: `(k, n, N, 5)`.
+        w: `(k, n, c)`.
+        inner: of each descent; not differentiated.
+        n_starts: how many descents.
+        generator: of where they start, and of the noise, if there is any.
+
+    Returns:
+        `(k, n, N)`.
+
+    Raises:
+        ValueError: shapes that do not fit, or n_starts below 1.
+    """
+    if n_starts < 1:
+        raise ValueError(f"n_starts: expected >= 1; got {n_starts}")
+    inner = dataclasses.replace(inner, differentiate="none")
+    best = infer_mask(model, x, w, inner, generator)[-1]
+    with torch.no_grad():
+        least = model(x, best.sigmoid(), w)
+        for _ in range(n_starts - 1):
+            start = torch.randn(best.shape, generator=generator, device=x.device, dtype=x.dtype)
+            a = _mask_from(start, model, x, w, inner, generator)[-1]
+            energy = model(x, a.sigmoid(), w)
+            best = torch.where((energy < least)[..., None], a, best)
+            least = torch.minimum(energy, least)
+    return best
+
+
+def _mask_from(
+    start: Tensor,
+    model: Energy,
+    x: Tensor,
+    w: Tensor,
+    inner: Inner,
+    generator: torch.Generator | None,
+) -> list[Tensor]:
     _check_scenes("x", model, x)
     _check_code(model, x, w)
 
@@ -239,7 +283,6 @@ def infer_mask(
         return _at(model, weights, x, a.sigmoid(), w)
 
     size = model.log_steps[:, 3:, None].exp()
-    start = torch.zeros_like(x[..., 0])
     return descend(energy, start, size, (w, *_weights(model)), _for(inner, "a"), generator)
 
 
@@ -611,6 +654,12 @@ class Measured(NamedTuple):
     code: Tensor
 
 
+def is_exact(a: Tensor, mask: Tensor) -> Tensor:
+    """Whether the m entities of most attention are the m of the mask, `(..., N)` to `(...)`."""
+    rank = a.argsort(-1, descending=True).argsort(-1)
+    return ((rank < mask.sum(-1, keepdim=True)) == mask).all(-1)
+
+
 def measure(model: Energy, family: Family, tasks: Tasks, inner: Inner) -> Measured:
     """Infer codes, scenes and masks, and hold them against the truth.
 
@@ -631,18 +680,12 @@ def measure(model: Energy, family: Family, tasks: Tasks, inner: Inner) -> Measur
 
     after, a = found(w)
     after_wrong, a_wrong = found(w.roll(1, 1))
-    m = query.mask.sum(-1, keepdim=True)
-
-    def is_first(a: Tensor) -> Tensor:
-        rank = a.argsort(-1, descending=True).argsort(-1)
-        return ((rank < m) == query.mask).all(-1)
-
     return Measured(
         family.distance(query.start, query.mask, tasks),
         after,
         after_wrong,
-        is_first(a),
-        is_first(a_wrong),
+        is_exact(a, query.mask),
+        is_exact(a_wrong, query.mask),
         ((a > 0) == query.mask).all(-1),
         ((a > 0) == query.mask).to(a.dtype).mean(-1),
         w,

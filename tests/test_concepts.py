@@ -237,6 +237,26 @@ def test_positions_and_colours_have_step_sizes_of_their_own():
     assert not torch.equal(x[..., scenes.POSITION], tasks.query.start[..., scenes.POSITION])
 
 
+def test_the_best_mask_is_the_lowest_of_its_starts():
+    """One start is plain descent; more find no higher energy, and a lower one for some."""
+    model, query = energy(), draw(n=20).query
+    w = torch.randn(2, 20, model.code, generator=generator(3), dtype=query.end.dtype)
+
+    def found(n_starts):
+        return concepts.best_mask(model, query.end, w, Inner(4), n_starts, generator(4))
+
+    def height(a):
+        return model(query.end, a.sigmoid(), w)
+
+    plain = infer_mask(model, query.end, w, Inner(4, "none"))[-1]
+    assert torch.equal(found(1), plain)
+    assert (height(found(3)) <= height(plain)).all()
+    assert (height(found(9)) < height(plain)).any()
+    assert (height(found(9)) <= height(found(3))).all()
+    with pytest.raises(ValueError, match="n_starts: expected >= 1; got 0"):
+        found(0)
+
+
 def test_noise_is_on_scenes_and_masks_and_not_on_codes():
     model, tasks = energy(), draw()
     cold, hot = Inner(3), Inner(3, temperature=0.1)
