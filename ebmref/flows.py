@@ -22,7 +22,8 @@ class RealNVP(nn.Module):
     """k flows on R^d: couplings, then a shift and a scale of each coordinate.
 
     A coupling keeps one half of the coordinates, a, and moves the other by what a says,
-    b' = b exp(tanh(s(a))) + t(a); the next one keeps b'. At first every flow is the identity.
+    b' = b exp(tanh(s(a))) + t(a); the next one keeps b'. At first a flow of an even number of
+    couplings is the identity, and one of an odd number changes the halves' places.
 
     Args:
         d: dimension, >= 2.

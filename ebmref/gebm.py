@@ -103,9 +103,10 @@ def slope_penalty(energy: Callable, real: Tensor, fake: Tensor, t: Tensor) -> Te
 class Floored(nn.Module):
     """An energy that stays above a floor: floor + softplus(E - floor), which is E well above it.
 
-    No sample then weighs more than e^{-floor}. While base and data do not meet, as at the start
-    of a game, KALE is all but infinite, and without a floor, or a strong penalty, e^{-E} soon
-    overflows. The authors cut at -10, where the slope becomes zero; here it never does.
+    e^{-E} then is at most e^{-floor}. While base and data do not meet, as at the start of a game,
+    KALE is all but infinite, and without a floor, or a strong penalty, e^{-E} soon overflows. (A
+    floor does not bound KALE: E may rise instead where the base is, and c follows, but slowly.)
+    The authors cut at -10, where the slope becomes zero; here it never does.
 
     Args:
         energy: `(k, n, *event)` to `(k, n)`.
@@ -285,7 +286,7 @@ class Recipe:
         penalty_every: take it at every so many steps of the energy, and as many times as heavy.
         n_energy: steps of the energy for one of the base.
         n_long, long_every: so many instead at the first step and at every so many-th after it;
-            long_every 0 for never. The authors have 5, 100 and 500.
+            long_every 0 for never. The authors have 5, 100 and 500, and 100 at the second step.
         frozen: leave the base as it is; a step then is one step of the energy. To tune an energy
             to a base that is done, or for a base that is known.
         constant: where c starts; None for `log_mean_weight` of the first batch. One far below
@@ -389,7 +390,8 @@ class Game(gan.Game):
         step, saved: as for `gan.Game`.
 
     Raises:
-        ValueError: a seed that is no integer; a base that is to learn and has nothing to.
+        ValueError: a seed that is no integer, a `latent` that is not two whole numbers >= 1, or
+            a base that is to learn and has nothing to.
     """
 
     def __init__(
@@ -402,11 +404,14 @@ class Game(gan.Game):
     ):
         if type(seed) is not int:
             raise ValueError(f"seed: expected an integer; got {seed!r}")
+        self.latent = tuple(latent)
+        if [type(n) for n in self.latent] != [int, int] or min(self.latent) < 1:
+            raise ValueError(f"latent: expected two whole numbers >= 1, (k, d); got {latent!r}")
         learns = isinstance(base, nn.Module) and any(True for _ in base.parameters())
         if not learns and not recipe.frozen:
             raise ValueError("base: expected an nn.Module with parameters, or a frozen recipe")
         self.base, self.energy = base, energy
-        self.latent, self.recipe, self.seed = tuple(latent), recipe, seed
+        self.recipe, self.seed = recipe, seed
         self.step = 0
         self.saved = None
         like = next(energy.parameters())

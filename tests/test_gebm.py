@@ -1061,6 +1061,8 @@ BAD = [
     (lambda: gebm.Recipe(learning_rate=1e-3), "learning_rate: expected three"),
     (lambda: gebm.Recipe(momenta=(1.0, 0.9)), "momenta: "),
     (lambda: gebm.Game(known, small().energy, (2, 2), RECIPE, 0.5), "seed: "),
+    (lambda: gebm.Game(known, small().energy, (2,), RECIPE, 0), "latent: expected two whole"),
+    (lambda: gebm.Game(known, small().energy, (0, 2), RECIPE, 0), "latent: expected two whole"),
     (lambda: gebm.Game(known, small().energy, (2, 2), RECIPE, 0), "base: "),
     (lambda: gebm.Game(nn.Identity(), small().energy, (2, 2), RECIPE, 0), "base: "),
     (lambda: gebm.play(small(), POINTS[:10], 1), "data: expected .* batch = 16"),
