@@ -88,7 +88,7 @@ class Energy(nn.Module):
             return Networks(sizes, n_models, generator, activation)
 
         self.enter = layers(2 * ENTITY + 1 + bumps + code, hidden)
-        self.relate = layers(*[hidden] * (depth[0] - 1)) if depth[0] > 2 else None
+        self.further = layers(*[hidden] * (depth[0] - 1)) if depth[0] > 2 else None
         self.scale = layers(code, hidden).weights[0]
         self.pool = layers(hidden, hidden)
         self.judge = layers(hidden + code, *[hidden] * (depth[1] - 1), 1)
@@ -103,28 +103,51 @@ class Energy(nn.Module):
         start = torch.tensor(steps, device=generator.device).log()
         self.log_steps = nn.Parameter(start.repeat(n_models, 1))
 
-    def forward(self, x: Tensor, s: Tensor, w: Tensor) -> Tensor:
-        """Energies `(k, n)` of scenes `(k, n, N, 5)`, attention `(k, n, N)`, codes `(k, n, c)`."""
-        k, n, size, _ = x.shape
-        weight, bias = self.enter.weights[0], self.enter.biases[0]
-        first, second, apart, of_code = weight.split([ENTITY, ENTITY, 1 + self.bumps, self.code], 1)
-        # The first layer by parts: only their sum is as large as the pairs are many.
-        flat = x.flatten(1, 2)
-        one = (flat @ first).view(k, n, size, 1, -1)
-        other = (flat @ second).view(k, n, 1, size, -1)
-        both = torch.baddbmm(bias, w, of_code)[:, :, None, None]
-        h = ((one + both) + other).flatten(1, 3)
-        h = self.activation(
-            torch.baddbmm(h, _distances(x[..., POSITION], self.bumps).flatten(1, 3), apart)
-        )
-        if self.relate is not None:
-            h = self.activation(self.relate(h))
+    def forward(
+        self,
+        x: Tensor | None,
+        s: Tensor,
+        w: Tensor,
+        met: Tensor | None = None,
+        related: Tensor | None = None,
+    ) -> Tensor:
+        """Energies `(k, n)` of scenes `(k, n, N, 5)`, attention `(k, n, N)`, codes `(k, n, c)`.
+
+        The code enters after `meet`, and the attention after `relate`. So a descent of w or a may
+        make those once; with `met`, or `related`, the scenes are not looked at.
+        """
+        if related is None:
+            related = self.relate(self.meet(x) if met is None else met, w)
         pair = s[..., None] * s[..., None, :]
-        pooled = (h.view(k, n, size, size, -1) * pair[..., None]).sum((2, 3))
-        pooled = pooled * (1 + w @ self.scale)
+        pooled = (related * pair[..., None]).sum((2, 3)) * (1 + w @ self.scale)
         u = pooled @ self.pool.weights[0] + pair.sum((2, 3))[..., None] * self.pool.biases[0]
         # Sixteen pairs is the usual number; the scale only sets where learning begins.
         return self.judge(torch.cat([self.activation(u / 16), w], -1))[..., 0].square()
+
+    def meet(self, x: Tensor) -> Tensor:
+        """The first layer's part of scenes `(k, n, N, 5)`, pair by pair: `(k, n, N, N, hidden)`."""
+        k, n, size, _ = x.shape
+        first, second, apart, _ = self._entrance()
+        # By parts: only their sum is as large as the pairs are many.
+        flat = x.flatten(1, 2)
+        one = (flat @ first).view(k, n, size, 1, -1)
+        other = (flat @ second).view(k, n, 1, size, -1)
+        h = (one + other).flatten(1, 3)
+        h = torch.baddbmm(h, _distances(x[..., POSITION], self.bumps).flatten(1, 3), apart)
+        return h.view(k, n, size, size, -1)
+
+    def relate(self, met: Tensor, w: Tensor) -> Tensor:
+        """The last hidden layer of g: of `meet` and codes `(k, n, c)`, of the shape of `meet`."""
+        h = self.activation(
+            met + torch.baddbmm(self.enter.biases[0], w, self._entrance()[3])[:, :, None, None]
+        )
+        if self.further is not None:
+            h = self.activation(self.further(h.flatten(1, 3))).view_as(h)
+        return h
+
+    def _entrance(self) -> tuple[Tensor, ...]:
+        """First weights: of one entity, of the other, of their distance, of the code."""
+        return self.enter.weights[0].split([ENTITY, ENTITY, 1 + self.bumps, self.code], 1)
 
 
 def _evened(weight: Tensor) -> Tensor:
@@ -170,14 +193,15 @@ def infer_code(model: Energy, demos: Scenes, inner: Inner) -> list[Tensor]:
     group, s, _ = attended(x, mask)
     group, s = group.flatten(1, 2), s.flatten(1, 2)
 
-    def energy(w: Tensor, *weights: Tensor) -> Tensor:
+    def energy(w: Tensor, met: Tensor, *weights: Tensor) -> Tensor:
         each = w[:, :, None].expand(-1, -1, n_demos, -1).flatten(1, 2)
-        return _at(model, weights, group, s, each).view(k, n, n_demos).mean(2)
+        return _at(model, weights, None, s, each, met).view(k, n, n_demos).mean(2)
 
     start = x.new_zeros(k, n, model.code)
     size = model.log_steps[:, :1, None].exp()
     inner = dataclasses.replace(inner, temperature=0.0)
-    return descend(energy, start, size, _weights(model), _for(inner, "w"))
+    inputs = (model.meet(group), *_weights(model))
+    return descend(energy, start, size, inputs, _for(inner, "w"))
 
 
 def infer_scene(
@@ -279,11 +303,12 @@ def _mask_from(
     _check_scenes("x", model, x)
     _check_code(model, x, w)
 
-    def energy(a: Tensor, w: Tensor, *weights: Tensor) -> Tensor:
-        return _at(model, weights, x, a.sigmoid(), w)
+    def energy(a: Tensor, w: Tensor, related: Tensor, *weights: Tensor) -> Tensor:
+        return _at(model, weights, None, a.sigmoid(), w, None, related)
 
     size = model.log_steps[:, 3:, None].exp()
-    return descend(energy, start, size, (w, *_weights(model)), _for(inner, "a"), generator)
+    inputs = (w, model.relate(model.meet(x), w), *_weights(model))
+    return descend(energy, start, size, inputs, _for(inner, "a"), generator)
 
 
 def _for(inner: Inner, name: str) -> Inner:
@@ -295,7 +320,7 @@ def _weights(model: Energy) -> tuple[Tensor, ...]:
     return tuple(p for name, p in model.named_parameters() if name != "log_steps")
 
 
-def _at(model: Energy, weights: tuple[Tensor, ...], *variables: Tensor) -> Tensor:
+def _at(model: Energy, weights: tuple[Tensor, ...], *variables: Tensor | None) -> Tensor:
     """The energy with other weights in the place of its own."""
     names = [name for name, _ in model.named_parameters() if name != "log_steps"]
     return torch.func.functional_call(model, dict(zip(names, weights, strict=True)), variables)

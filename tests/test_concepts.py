@@ -68,7 +68,7 @@ def by_pairs(model, x, s, w):
         centres = [concepts.FARTHEST * i / (model.bumps - 1) for i in range(model.bumps)]
         bumps = [(-0.5 * ((d - c) / concepts.WIDTH) ** 2).exp() for c in centres]
         h = torch.cat([a, b, torch.stack([d.square() - 1e-4, *bumps]), w])
-        hidden = layers(model.enter) + (layers(model.relate) if model.relate else [])
+        hidden = layers(model.enter) + (layers(model.further) if model.further else [])
         for weight, bias in hidden:
             h = act(h @ weight + bias)
         h = h * (1 + w @ model.scale[0])
