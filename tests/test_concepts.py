@@ -14,8 +14,8 @@ from torch.nn.functional import softplus
 
 from ebmref import concepts, scenes
 from ebmref.concepts import Energy, Recipe, infer_code, infer_mask, infer_scene
-from ebmref.scenes import Family, Scenes
-from ebmref.unrolling import Inner, longest_chain, saved_bytes
+from ebmref.scenes import Family, Scenes, attended
+from ebmref.unrolling import Inner, descend, longest_chain, saved_bytes
 
 DOUBLE = torch.float64
 
@@ -95,6 +95,46 @@ def test_the_energy_is_its_formula(depth, bumps):
         state = {name: value[k : k + 1] for name, value in model.state_dict().items()}
         alone.load_state_dict(state)
         assert got[k, n].item() == pytest.approx(by_pairs(alone, x[k, n], s[k, n], w[k, n]).item())
+
+
+@pytest.mark.parametrize("way", ["full", "implicit"])
+def test_a_mask_whose_pairs_are_made_once_is_the_plain_descent(way):
+    """`infer_mask` makes the pairs once; E itself, pairs and all in each step, has the same path
+    and the same gradients. So has `infer_code` with its first layer. 1e-10: rounding of float64.
+    """
+    model = energy(depth=(3, 2))
+    x, s, w = variables(size=6)
+    mask = s > s.median(-1, keepdim=True).values
+    inner, weights = Inner(4, way), concepts._weights(model)
+    w = w.requires_grad_()
+
+    def seen(a, w, *weights):
+        return concepts._at(model, weights, x, a.sigmoid(), w)
+
+    size = model.log_steps[:, 3:, None].exp()
+    bound = dataclasses.replace(inner, bound=inner.bound * concepts.REACHES["a"])
+    plain = descend(seen, torch.zeros_like(s), size, (w, *weights), bound)[-1]
+    once = infer_mask(model, x, w, inner)[-1]
+
+    demos = Scenes(x[:, :, None], x[:, :, None], mask[:, :, None])
+    group, attention, _ = attended(x, mask)
+
+    def heard(w, *weights):
+        return concepts._at(model, weights, group, attention, w)
+
+    size = model.log_steps[:, :1, None].exp()
+    start = torch.zeros_like(w.detach())
+    slow = descend(heard, start, size, weights, inner)[-1]
+    quick = infer_code(model, demos, inner)[-1]
+    for one, other, inputs in ((plain, once, (w, *weights)), (slow, quick, weights)):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+        slopes = [
+            torch.autograd.grad(v.square().sum(), inputs, allow_unused=True) for v in (one, other)
+        ]
+        for a, b in zip(*slopes, strict=True):
+            assert (a is None) == (b is None)
+            if a is not None:
+                torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 9])

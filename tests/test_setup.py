@@ -90,9 +90,10 @@ def test_readme_snippets_run(capsys):
     """The package examples do what the README says, one after the other: the first finds a
     corner of the four wells, the second draws from them, 64 chains at once, and compiled, the
     third draws with four methods, three of which come to the mean that quadrature has, the fourth
-    comes near the divergence of two normal laws, from below."""
+    comes near the divergence of two normal laws, from below, the fifth
+    learns to bring entities near a place that only the code tells."""
     snippets = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(snippets) == 4
+    assert len(snippets) == 5
     names: dict = {}
     exec(compile(snippets[0], "README.md", "exec"), names)
     values = [abs(float(text)) for text in re.findall(r"-?\d+\.\d*", capsys.readouterr().out)]
@@ -115,6 +116,10 @@ def test_readme_snippets_run(capsys):
     # Four standard errors, and a thirtieth of it for an energy of 500 steps.
     error = divergence / 30 + 4 * found["bound_se"]
     assert found["bound"] == pytest.approx(divergence, abs=error)
+    exec(compile(snippets[4], "README.md", "exec"), names)
+    before, after, wrong, exact = map(float, re.findall(r"\d\.\d*", capsys.readouterr().out))
+    # The bars of chapter 5; a wrong code leaves entities where another place is.
+    assert after < before / 10 and wrong > before / 2 and exact >= 0.95
 
 
 def test_sources_name_no_machine():
