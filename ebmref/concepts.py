@@ -443,7 +443,8 @@ def contrast_loss(
 
     and the same with a~ for x~. In the first term the sample is given and E learns; in the second
     E is frozen and the gradient goes into the sampler, through its steps. The code is inferred
-    from the demonstrations, and learned through in the first term.
+    from the demonstrations and learned through: it is in the first term, and steers the sampler.
+    The entropy of the sampler is left out; noise it has where the recipe has a temperature.
 
     Returns:
         `(k,)`, `(k,)`: of generation and of identification; zeros for one left out.

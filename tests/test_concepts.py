@@ -608,7 +608,7 @@ def test_a_step_is_the_plain_one():
 
 
 def test_learning_near_brings_entities_there():
-    """Three models, two minutes' worth cut to seconds: on tasks never seen the distance to the
+    """Two models, two minutes' worth cut to seconds: on tasks never seen the distance to the
     place falls to less than a third, and not with the code of another task."""
     family = Family(("near",), n_entities=6, n_attended=3, n_decoys=3)
     model = energy(2, seed=5, hidden=24, code=6, dtype=torch.float32)
