@@ -6,6 +6,7 @@ import io
 import itertools
 import math
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -636,12 +637,40 @@ def test_a_nan_stops_learning_and_names_the_checkpoint(tmp_path):
         torch.equal(a.nan_to_num(), b.nan_to_num())
         for a, b in zip(before, weights(one), strict=True)
     )
-    fresh = learner(dataclasses.replace(RECIPE, generate=1e38))
-    with torch.no_grad():
-        for weight in fresh.model.judge.weights:
-            weight.mul_(30)
-    with pytest.raises(concepts.Diverged, match="last good checkpoint: none"):
-        train(fresh, 5)
+
+
+def test_a_gradient_that_is_not_finite_stops_learning_under_a_finite_loss(monkeypatch):
+    """The root at zero: its value is fine, its slope is not."""
+
+    def rooted(model, tasks, recipe, generator=None):
+        zero = 0 * model.log_steps.sum(1)
+        return zero.sqrt(), zero
+
+    monkeypatch.setattr(concepts, "truth_loss", rooted)
+    one = learner()
+    before = [value.clone() for value in weights(one)]
+    with pytest.raises(concepts.Diverged, match=r"generate \[0\.0.*last good checkpoint: none"):
+        train(one, 1)
+    assert all(map(torch.equal, weights(one), before))
+
+
+@pytest.mark.parametrize("clip", [1e-3, 1e9])
+def test_long_gradients_are_cut_and_short_ones_left(clip):
+    """Model by model: what the optimiser was given is as long as the gradient, or the clip."""
+    one = learner(dataclasses.replace(RECIPE, clip=clip))
+    (made,) = concepts.train(one, 1)
+    squares = [p.grad.flatten(1).square().sum(1) for p in one.model.parameters()]
+    given = sum(squares).sqrt()
+    assert (made.slope > 1e-3).all()
+    assert torch.allclose(given, made.slope.clamp(max=clip), rtol=1e-4)
+
+
+def test_the_same_demonstration_thrice_is_one():
+    """Codes descend the mean over demonstrations, so that a step is as long for many as for one."""
+    model, tasks = energy(), draw(n_demos=1)
+    thrice = Scenes(*(part.repeat_interleave(3, 2) for part in tasks.demos))
+    one, three = (infer_code(model, demos, Inner(4))[-1] for demos in (tasks.demos, thrice))
+    assert torch.allclose(one, three, rtol=1e-10)
 
 
 def test_learn_goes_on_and_stays_where_it_is(tmp_path, capsys):
@@ -709,6 +738,7 @@ def test_nothing_half_written(tmp_path, monkeypatch):
     before = path.read_bytes()
 
     def fail(state, file):
+        Path(file).write_bytes(before[: len(before) // 2])
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", fail)

@@ -397,3 +397,20 @@ X = torch.zeros(2, 4, 5)
 def test_bad_input_is_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_a_concept_of_four_needs_no_decoys():
+    """No decoys are no group of another size; a task without them is drawn as any other."""
+    family = Family(("square",), n_decoys=0)
+    tasks = family.tasks(1, 5, 1, torch.Generator().manual_seed(0))
+    assert family.distance(tasks.query.end, tasks.query.mask, tasks).max() < 1e-5
+
+
+def test_more_than_three_has_no_upper_end():
+    """Six in the disc are more than three as they are; for three of them, three have to go."""
+    x = torch.zeros(2, 6, 5)
+    x[..., 0] = torch.linspace(0.1, 0.4, 6)
+    p = torch.zeros(2, 4)
+    p[:, 0] = torch.tensor([4.5, 3.5])
+    moved = (scenes.project("quantity", x, p) != x).any(-1).sum(-1)
+    assert moved.tolist() == [0, 3]

@@ -205,6 +205,20 @@ def test_implicit_holds_what_has_no_curvature():
         assert float(got) == pytest.approx(float(a[i] / 25))
 
 
+@pytest.mark.parametrize("curvature", [2.0, -2.0])
+def test_implicit_knows_the_sign_of_curvature(curvature):
+    """E = c (v - b)^2 / 2 is level at v = b, which moves as b, be it a valley or a ridge."""
+    b = torch.full((1, 1), 0.7, dtype=DOUBLE, requires_grad=True)
+
+    def bent(v, b):
+        return 0.5 * curvature * (v[..., 0] - b).square()
+
+    start, size = b.detach()[..., None], torch.full((1, 1, 1), 0.1, dtype=DOUBLE)
+    end = descend(bent, start, size, (b,), Inner(3, "implicit", bound=FREE))[-1]
+    assert torch.equal(end, start)
+    assert torch.autograd.grad(end.sum(), b)[0].item() == pytest.approx(1.0)
+
+
 # What each of these does to gradients, a test above sees.
 def forgets_the_inputs(ctx, gradient):
     found = list(RIGHT_BACKWARD(ctx, gradient))
