@@ -737,6 +737,11 @@ def test_nothing_half_written(tmp_path, monkeypatch):
     train(one, 1, checkpoint=path)
     before = path.read_bytes()
 
+    written, save = [], torch.save
+    monkeypatch.setattr(torch, "save", lambda s, file: written.append(file) or save(s, file))
+    one.save(path)
+    assert written and path not in map(Path, written)  # what has the name was whole before
+
     def fail(state, file):
         Path(file).write_bytes(before[: len(before) // 2])
         raise OSError("disk full")
