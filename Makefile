@@ -11,6 +11,8 @@ SEED ?=
 DEVICE ?=
 PARAMS ?=
 ONLY ?=
+# Of each of the processes side by side: more threads than cores is slower than fewer.
+THREADS := $(shell n=$$(( $$(getconf _NPROCESSORS_ONLN) / $(JOBS) )); echo $$(( n > 1 ? n : 1 )))
 
 PY := .venv/bin/python
 EBM := $(PY) -m ebmbook
@@ -56,11 +58,11 @@ html: .venv/ready
 	@$(EBM) html
 
 test: lint
-	@$(PY) -m pytest -q -n $(JOBS) tests
+	@OMP_NUM_THREADS=$(THREADS) $(PY) -m pytest -q -n $(JOBS) tests
 	@$(MAKE) --no-print-directory nbval
 
 nbval: .venv/ready
-	@EBMREF_PROFILE=quick EBMREF_RESULTS="$(CURDIR)/_build/nbval" \
+	@EBMREF_PROFILE=quick EBMREF_RESULTS="$(CURDIR)/_build/nbval" OMP_NUM_THREADS=$(THREADS) \
 	  $(PY) -m pytest -q $(NBVAL) -n $(JOBS) book/*.ipynb
 
 lint: .venv/ready
