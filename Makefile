@@ -62,7 +62,7 @@ test: lint
 	@$(MAKE) --no-print-directory nbval
 
 nbval: .venv/ready
-	@EBMREF_PROFILE=quick EBMREF_RESULTS="$(CURDIR)/_build/nbval" OMP_NUM_THREADS=$(THREADS) \
+	@EBMREF_PROFILE=quick EBMREF_RESULTS="$(CURDIR)/_build/nbval" \
 	  $(PY) -m pytest -q $(NBVAL) -n $(JOBS) book/*.ipynb
 
 lint: .venv/ready
