@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 def record(args: argparse.Namespace) -> int:
     """Run the chapters and install the runs as records."""
     profile = resolve_profile(args.profile or "full")
-    records.make_records(_chosen(args), profile, args.jobs)
+    records.make_records(_chosen(args), profile, args.jobs, anew=args.anew)
     return 0
 
 
@@ -101,6 +101,8 @@ def main() -> int:
         if function in (run, record):
             command.add_argument("--chapter", help="one chapter, for example 01-why-energy")
             command.add_argument("--jobs", type=int, default=1, help="chapters at a time")
+        if function is record:
+            command.add_argument("--anew", action="store_true", help="run even what is fresh")
         if function is check:
             command.add_argument("--brief", action="store_true", help="the last line alone")
         if function is run:

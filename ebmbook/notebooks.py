@@ -6,11 +6,9 @@ is a run installed beside its source.
 """
 
 import ast
-import dataclasses
-import hashlib
 import json
-import os
-from functools import cache
+import threading
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
+from ebmbook import keys
 from ebmref import claims
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -143,72 +142,79 @@ def results_of(notebook: NotebookNode, name: str) -> dict[str, Any]:
     )
 
 
-def digest(*parts: str) -> str:
-    """A short name for what the parts hold."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    """Its cells of code."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def modules_of(source: str) -> list[Path]:
-    """Files of the package that code imports, and what these import in turn, in order.
+def code_of(notebook: NotebookNode) -> list[str]:
+    """The sources of its cells of code."""
+    return [cell.source for cell in code_cells(notebook)]
 
-    Every `import` counts, wherever it stands; none goes by a computed name.
+
+def keys_of(chapter: str, profile: str, parameters: dict[str, Any]) -> dict[str, str]:
+    """What a run of the chapter depends on, by meaning: see `ebmbook.keys`.
+
+    Returns:
+        "key", of its numbers: the code of its cells and all that they reach, the pinned numeric
+        libraries, profile and parameters; and "look", of what only shows them. Data are told
+        apart by their content, see `ebmbook.inputs`.
     """
-    found, ahead = set(), _imported(source)
-    while ahead:
-        found |= ahead
-        ahead = set().union(*(_imported(path.read_text()) for path in ahead)) - found
-    return sorted(found)
+    settings = json.dumps([profile, parameters], sort_keys=True)
+    pins = keys.numeric_pins(ROOT / "requirements.lock")
+    with _reading:
+        reached = closure_of(code_of(draft(chapter)), chapter)
+        return {
+            "key": keys.digest(reached.key(), settings, *pins),
+            "look": reached.look_key(),
+        }
 
 
-@cache
-def _imported(source: str) -> set[Path]:
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:  # running it will say where; until then it may depend on anything
-        return set((ROOT / "ebmref").rglob("*.py"))
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    stems = [ROOT.joinpath(*name.split(".")) for name in names if name.split(".")[0] == "ebmref"]
-    # Importing a module runs the __init__.py of each folder on the way.
-    files = {stem.with_suffix(".py") for stem in stems}
-    files |= {folder / "__init__.py" for stem in stems for folder in (stem, *stem.parents)}
-    return {path for path in files if path.is_file() and ROOT / "ebmref" in path.parents}
+def closure_of(cells: list[str], chapter: str) -> keys.Closure:
+    """All that the cells of a chapter reach in this checkout."""
+    files = sorted(path for name in keys.PACKAGES for path in (ROOT / name).rglob("*.py"))
+    state = tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files)
+    sources = _sources(ROOT, state)
+    return keys.closure(keys.form_of_cells(cells, sources, chapter), sources)
 
 
-def package_digest(source: str) -> str:
-    """A name for the state of the package's code that `source` uses, and of the pinned versions."""
-    files = [*modules_of(source), ROOT / "requirements.lock"]
-    return digest(*(f"{path.relative_to(ROOT)}\n{path.read_text()}" for path in files))
+# Definitions are told apart by identity: two threads must not read a module twice.
+_reading = threading.Lock()
 
 
-def code_key(chapter: str, profile: str, parameters: dict[str, Any]) -> str:
-    """What a run's outputs depend on: code, what it imports, parameters, verdicts, data, GPU.
-
-    The words of a claim are not among it: they are rendered, not run.
-    """
-    claimed = [
-        (
-            claim.id,
-            claim.verdict,
-            [dataclasses.replace(check, because="") for check in claim.checks],
-        )
-        for claim in claims.load_claims(BOOK / "claims.yml")
-        if claim.chapter == chapter
-    ]
-    settings = {name: os.environ.get(name, "") for name in ("EBMREF_DATA", "EBMREF_DEVICE")}
-    code = [cell.source for cell in draft(chapter).cells if cell.cell_type == "code"]
-    return digest(
-        *code,
-        package_digest("\n".join(code)),
-        json.dumps([profile, parameters, settings], sort_keys=True),
-        repr(claimed),
-    )
+@lru_cache(maxsize=1)
+def _sources(root: Path, state: tuple) -> keys.Sources:
+    """Read once, as long as no file changes."""
+    return keys.Sources(root)
 
 
-def run_key(chapter: str, profile: str, parameters: dict[str, Any]) -> str:
-    """What a run depends on as a page: all of `code_key`, and the prose."""
-    return digest(code_key(chapter, profile, parameters), source_path(chapter).read_text())
+def verdict_lines(chapter: str, measures: dict[str, claims.Measure]) -> str:
+    """What the last cell prints, from the measures and the claims as they are now."""
+    judged = claims.judge_all(claims.load_claims(BOOK / "claims.yml"), {chapter: measures})
+    return "".join(got.line() + "\n" for got in judged if got.claim.chapter == chapter)
+
+
+def is_of_its_words(chapter: str, notebook: NotebookNode) -> bool:
+    """Whether its cells are those of the source."""
+    return [*map(look, notebook.cells)] == [*map(look, draft(chapter).cells)]
+
+
+def is_of_its_verdicts(chapter: str, notebook: NotebookNode) -> bool:
+    """Whether its last cell shows the verdicts that its numbers earn under today's claims."""
+    measures = results_of(notebook, chapter)["measures"]
+    outputs = code_cells(notebook)[-1].outputs if code_cells(notebook) else []
+    printed = "".join(output.get("text", "") for output in outputs)
+    return printed == verdict_lines(chapter, measures)
+
+
+def renewed(chapter: str, notebook: NotebookNode) -> NotebookNode:
+    """A run of the same code with the source's words and the verdicts of today's claims."""
+    fresh = draft(chapter)
+    for cell, old in zip(code_cells(fresh), code_cells(notebook), strict=True):
+        cell.outputs = old.outputs
+    if not is_of_its_verdicts(chapter, notebook):
+        text = verdict_lines(chapter, results_of(notebook, chapter)["measures"])
+        last = nbformat.v4.new_output("stream", name="stdout", text=text)
+        code_cells(fresh)[-1].outputs = [last]
+    fresh.metadata = notebook.metadata
+    return normalise(fresh)

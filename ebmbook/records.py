@@ -1,12 +1,14 @@
 """Records: the committed, executed notebooks, and what keeps them honest."""
 
 import base64
+import datetime
+import subprocess
 import sys
 
 from nbformat import NotebookNode
 
-from ebmbook import notebooks
-from ebmbook.notebooks import BOOK, BookError
+from ebmbook import inputs, notebooks
+from ebmbook.notebooks import BOOK, ROOT, BookError
 from ebmbook.runner import Variant, run_chapters
 from ebmref import claims
 
@@ -15,21 +17,26 @@ MAX_BYTES = 600_000
 COVER = BOOK / "_static" / "cover.png"
 
 
-def make_records(names: list[str], profile: str, jobs: int) -> None:
+def make_records(names: list[str], profile: str, jobs: int, *, anew: bool = False) -> None:
     """Run the chapters in the profile and install the runs beside their sources.
 
-    A record whose source changed in its prose alone takes the new prose and keeps its
-    outputs: the code that made them is the same.
+    A record whose numbers depend on nothing that changed keeps its outputs, and takes the
+    source's words and the verdicts of today's claims.
+
+    Args:
+        anew: run it all the same, for example to have its figures in a new style.
     """
     variant = Variant(profile)
-    prose_only = [name for name in names if _is_of_same_code(name, variant)]
-    for name in prose_only:
-        _renew_prose(name)
+    kept = [name for name in names if not anew and _is_of_same_code(name, variant)]
+    for name in kept:
+        record = notebooks.read(notebooks.record_path(name))
+        notebooks.write(notebooks.renewed(name, record), notebooks.record_path(name))
         print(f"{name}: same code, the record keeps its outputs", file=sys.stderr)
-    rest = [name for name in names if name not in prose_only]
+    rest = [name for name in names if name not in kept]
     run_chapters(rest, variant, jobs)
     for name in rest:
         run = notebooks.read(variant.folder / f"{name}.ipynb")
+        run.metadata["ebmref"]["made_by"] = provenance()
         notebooks.write(run, notebooks.record_path(name))
         if (cover := cover_of(run)) is not None:
             fresh = COVER.with_suffix(".new")
@@ -38,9 +45,26 @@ def make_records(names: list[str], profile: str, jobs: int) -> None:
         print(f"{name}: recorded ({profile})", file=sys.stderr)
 
 
+def provenance() -> dict[str, str]:
+    """When, and from which commit; "+" behind it where files were changed since."""
+    made = {"date": datetime.date.today().isoformat()}
+    try:
+        commit = _git("rev-parse", "--short=12", "HEAD")
+        made["commit"] = commit + ("+" if _git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):  # no checkout of git
+        made["commit"] = ""
+    return made
+
+
+def _git(*args: str) -> str:
+    command = ["git", "-C", str(ROOT), *args]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
 def cover_of(notebook: NotebookNode) -> bytes | None:
     """The picture of the cell tagged "cover", which the README shows; None without one."""
-    for cell in _code_cells(notebook):
+    for cell in notebooks.code_cells(notebook):
         if "cover" in cell.metadata.get("tags", []):
             for output in cell.outputs:
                 if "image/png" in output.get("data", {}):
@@ -49,52 +73,47 @@ def cover_of(notebook: NotebookNode) -> bytes | None:
 
 
 def _is_of_same_code(name: str, variant: Variant) -> bool:
-    """Whether a new run could differ from the record in its prose alone."""
+    """Whether a new run could differ from the record in what it shows alone."""
     try:
-        made_by = notebooks.read(notebooks.record_path(name)).metadata["ebmref"]["code_key"]
+        stamp = notebooks.read(notebooks.record_path(name)).metadata["ebmref"]
+        made_by = stamp["key"]
+        read = stamp["results"].get("data", {})
     except (BookError, KeyError):
         return False
-    return made_by == notebooks.code_key(name, variant.profile, variant.parameters)
-
-
-def _renew_prose(name: str) -> None:
-    """Put the source's text around the record's outputs."""
-    record = notebooks.read(notebooks.record_path(name))
-    fresh = notebooks.draft(name)
-    for cell, old in zip(_code_cells(fresh), _code_cells(record), strict=True):
-        cell.outputs = old.outputs
-    fresh.metadata = record.metadata
-    notebooks.write(notebooks.normalise(fresh), notebooks.record_path(name))
-
-
-def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+    now = notebooks.keys_of(name, variant.profile, variant.parameters)
+    return made_by == now["key"] and not inputs.changed(read)
 
 
 def faults(name: str) -> list[str]:
-    """What of a chapter's record is not of its source or of claims.yml; empty when all is well.
+    """What of a chapter's record is not of its source, its code, its data or its claims.
 
-    Each line ends in the command that makes the record anew.
+    Empty when all is well. Each line ends in the command that makes the record anew.
     """
     path = notebooks.record_path(name)
     try:
         record = notebooks.read(path)
-        results = notebooks.results_of(record, path.name)
-        found = list(_faults(name, record, results["measures"]))
+        found = list(_faults(name, record, notebooks.results_of(record, path.name)))
     except (BookError, claims.LedgerError) as error:
         found = [str(error)]
     return [f"{line}; make it anew with: make record CHAPTER={name}" for line in found]
 
 
-def _faults(name: str, record: NotebookNode, measures: dict[str, claims.Measure]):
-    if [*map(notebooks.look, record.cells)] != [*map(notebooks.look, notebooks.draft(name).cells)]:
+def _faults(name: str, record: NotebookNode, results: dict):
+    stamp = record.metadata["ebmref"]
+    now = notebooks.keys_of(name, results["profile"], stamp.get("parameters", {}))
+    if stamp.get("key") != now["key"]:
+        yield (
+            f"{name}: the code that its numbers depend on was changed since its record was made "
+            f"(where no number should change, keep it by proof: make carry CHAPTER={name})"
+        )
+    for file in inputs.changed(results.get("data", {})):
+        yield f"{name}: the record was made from other data than {file} holds"
+    if not notebooks.is_of_its_words(name, record):
         yield f"{name}: the source was edited since its record was made"
-    code = _code_cells(record)
+    code = notebooks.code_cells(record)
     if [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
         yield f"{name}: the record was not executed from its first cell to its last"
-    printed = "".join(output.get("text", "") for output in code[-1].outputs)
-    judged = claims.judge_all(claims.load_claims(BOOK / "claims.yml"), {name: measures})
-    if printed != "".join(got.line() + "\n" for got in judged if got.claim.chapter == name):
+    if not notebooks.is_of_its_verdicts(name, record):
         yield f"{name}: the record's verdicts are not those of claims.yml"
     cover = cover_of(record)
     if cover is not None and not (COVER.is_file() and COVER.read_bytes() == cover):

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nbformat import NotebookNode
 from tqdm import tqdm
 
-from ebmbook import INTERRUPTED, notebooks
+from ebmbook import INTERRUPTED, inputs, notebooks
 from ebmbook.notebooks import BOOK, CHECKPOINTS, ROOT, RUNS, BookError
 from ebmref import claims
 
@@ -43,11 +44,17 @@ def run_chapters(names: list[str], variant: Variant, jobs: int = 1) -> list[str]
     Raises:
         BookError: names every chapter that failed, its cell and its error.
     """
-    stale = [name for name in names if not is_fresh(name, variant)]
+    stale = []
     for name in names:
         _failed_path(name, variant).unlink(missing_ok=True)
-        if name not in stale:
+        run = _of_same_code(name, variant)
+        if run is None:
+            stale.append(name)
+        elif _is_of_its_page(name, run):
             tqdm.write(f"{name}: unchanged, not run again", file=sys.stderr)
+        else:
+            notebooks.write(notebooks.renewed(name, run), variant.folder / f"{name}.ipynb")
+            tqdm.write(f"{name}: same code, its words and verdicts are new", file=sys.stderr)
     # Chapters side by side share the cores; more threads than cores is slower than fewer.
     at_once = max(1, min(jobs, len(stale)))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // at_once)))
@@ -76,15 +83,35 @@ def run_chapters(names: list[str], variant: Variant, jobs: int = 1) -> list[str]
 
 
 def is_fresh(chapter: str, variant: Variant) -> bool:
-    """Whether the chapter's last run is whole and of the present source, code and parameters."""
+    """Whether the chapter's last run is whole and of the present source, code, data and claims."""
+    run = _of_same_code(chapter, variant)
+    return run is not None and _is_of_its_page(chapter, run)
+
+
+def _of_same_code(chapter: str, variant: Variant) -> NotebookNode | None:
+    """The chapter's last run, if a new one could differ in words and verdicts alone."""
     path = variant.folder / f"{chapter}.ipynb"
     if not path.is_file() or not (variant.folder / "results" / f"{chapter}.json").is_file():
-        return False
+        return None
     try:
-        key = notebooks.read(path).metadata["ebmref"]["key"]
+        run = notebooks.read(path)
+        stamp = run.metadata["ebmref"]
+        same = stamp["parameters"] == variant.parameters and stamp["device"] == _device()
+        read = stamp["results"].get("data", {})
+        made_by = {name: stamp[name] for name in ("key", "look")}
     except (BookError, KeyError):
-        return False
-    return key == notebooks.run_key(chapter, variant.profile, variant.parameters)
+        return None
+    now = notebooks.keys_of(chapter, variant.profile, variant.parameters)
+    return run if same and made_by == now and not inputs.changed(read) else None
+
+
+def _is_of_its_page(chapter: str, run: NotebookNode) -> bool:
+    return notebooks.is_of_its_words(chapter, run) and notebooks.is_of_its_verdicts(chapter, run)
+
+
+def _device() -> str:
+    """The device that was asked for, if any."""
+    return os.environ.get("EBMREF_DEVICE", "")
 
 
 def _failed_path(chapter: str, variant: Variant) -> Path:
@@ -107,11 +134,8 @@ def run_chapter(
     folder = variant.folder
     folder.mkdir(parents=True, exist_ok=True)
     # Before the run, so that an edit made while it runs is seen by the next one.
-    stamp = {
-        "key": notebooks.run_key(chapter, variant.profile, variant.parameters),
-        "code_key": notebooks.code_key(chapter, variant.profile, variant.parameters),
-        "parameters": variant.parameters,
-    }
+    stamp = notebooks.keys_of(chapter, variant.profile, variant.parameters)
+    stamp |= {"parameters": variant.parameters, "device": _device()}
     notebook = notebooks.draft(chapter)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix=f".{chapter}-", dir=folder) as work:

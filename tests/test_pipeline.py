@@ -1,9 +1,9 @@
 """The pipeline keeps its promises: whole or not at all, only what changed, errors in a line."""
 
-import ast
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from ebmbook import execute, notebooks, runner
+from ebmbook import execute, runner
 
 ROOT = Path(__file__).resolve().parents[1]
 NBVAL = ["-p", "no:cacheprovider", "-W", "default", "--nbval-lax", "--nbval-current-env"]
@@ -49,7 +49,8 @@ def test_a_run_is_whole_and_repeats_byte_for_byte(book):
 
 
 def test_only_what_changed_runs_again(book):
-    """A touched source runs its chapter alone, a touched package runs all, nothing runs nothing."""
+    """Code runs its chapter, what it reaches runs those that reach it; words and thresholds run
+    nothing, and stand on the page all the same."""
 
     def ran() -> set[str]:
         done = book.call("run", "--jobs", "2")
@@ -60,146 +61,60 @@ def test_only_what_changed_runs_again(book):
     assert ran() == {"01-one", "02-two"}
     assert ran() == set()
     book.edit(book.source("02-two"), "Some prose", "Other prose")
-    assert ran() == {"02-two"}
-    book.edit(book.root / "book/claims.yml", "claim-one\n", "claim-uno\n")
-    assert ran() == {"01-one"}
-    book.edit(book.root / "book/claims.yml", "because: ten", "because: some ten")
     assert ran() == set()
+    assert "Other prose" in (book.run_folder() / "02-two.ipynb").read_text()
+    book.edit(book.root / "book/claims.yml", "claim-one\n", "claim-uno\n")
+    book.edit(book.root / "book/claims.yml", "tolerance: 1\n", "tolerance: 0.000001\n")
+    assert ran() == set()
+    assert "claim-uno: OPEN, claims.yml says" in (book.run_folder() / "01-one.ipynb").read_text()
+    book.edit(book.source("02-two"), "quick=100", "quick=101")
+    assert ran() == {"02-two"}
+    book.edit(book.root / "ebmref/plots.py", '"figure.dpi": 100', '"figure.dpi": 101')
+    assert ran() == {"01-one", "02-two"}
     with (book.root / "ebmref/runs.py").open("a") as file:
         file.write("# changed\n")
+    assert ran() == set()
+    path = book.root / "ebmref/runs.py"
+    book.edit(path, "torch.set_num_threads(1)", "torch.set_num_threads(2)")
     assert ran() == {"01-one", "02-two"}
     assert ran() == set()
 
 
-PACKAGE = {
-    "__init__.py": "",
-    "a.py": "import math\n\n\ndef late():\n    from ebmref.b import thing\n\n    return thing\n",
-    "b.py": "import torch, ebmref.deep.c as c\nif c:\n    import other.ebmref\n",
-    "deep/__init__.py": "from ebmref import d\n",
-    "deep/c.py": "from ebmref import a, b\nfrom ebmref.deep.c import nothing\n",
-    "deep/e.py": "class E:\n    import ebmref.unused as unused\n",
-    "d.py": "try:\n    import ebmref.gone\nexcept ImportError:\n    from ebmref import a as b\n",
-    "unused.py": "VALUE = 1\n",
-}
-
-
-@pytest.fixture
-def package(tmp_path, monkeypatch):
-    """A small package in place of the real one; its folder."""
-    root = tmp_path / "outer" / "root"
-    for name, text in PACKAGE.items():
-        path = root / "ebmref" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    (root / "requirements.lock").write_text("torch==1\n")
-    monkeypatch.setattr(notebooks, "ROOT", root)
-    notebooks._imported.cache_clear()
-    yield root / "ebmref"
-    notebooks._imported.cache_clear()
-
-
-ALL_OF_A = ["__init__.py", "a.py", "b.py", "d.py", "deep/__init__.py", "deep/c.py"]
-
-
-@pytest.mark.parametrize(
-    "source, expected",
-    [
-        ("import torch\nx = 'import ebmref.a'\n# import ebmref.a\n", []),
-        ("import ebmref", ["__init__.py"]),
-        ("from ebmref import unused", ["__init__.py", "unused.py"]),
-        ("from ebmref.unused import VALUE", ["__init__.py", "unused.py"]),
-        ("import numpy, ebmref.unused as u", ["__init__.py", "unused.py"]),
-        ("def f():\n    if 1:\n        from ebmref import unused", ["__init__.py", "unused.py"]),
-        ("import ebmrefined.a, other.ebmref.a", []),
-        ("from ebmref.a import late", ALL_OF_A),
-        ("import ebmref.deep", ALL_OF_A),
-        ("from ebmref.deep import e", [*ALL_OF_A, "deep/e.py", "unused.py"]),
-    ],
-)
-def test_modules_that_code_imports(package, source, expected):
-    """Wherever an import stands, and what that imports in turn, round cycles; with each module
-    the __init__.py of its folders; strings, comments and other packages are none of it."""
-    got = [path.relative_to(package).as_posix() for path in notebooks.modules_of(source)]
-    assert got == sorted(got) and sorted(got) == sorted(expected)
-
-
-def test_only_an_edit_of_what_is_used_changes_the_digest(package):
-    """Every module that is used, the pinned versions; and nothing else."""
-    source = "from ebmref import a"
-    before = notebooks.package_digest(source)
-    assert before == notebooks.package_digest(source)
-    lock = package.parent / "requirements.lock"
-    for path in [*package.rglob("*.py"), lock]:
-        text = path.read_text()
-        path.write_text(text + "# edited\n")
-        used = path == lock or path.relative_to(package).as_posix() in ALL_OF_A
-        assert (notebooks.package_digest(source) != before) == used, path
-        path.write_text(text)
-    assert notebooks.package_digest(source) == before
-    # A module that comes into being where an import looked for it counts in the next process.
-    (package / "gone.py").write_text("")
-    notebooks._imported.cache_clear()
-    assert notebooks.package_digest(source) != before
-
-
-def test_a_module_that_moves_is_another(package):
-    """The same text under another name is other code."""
-    before = notebooks.package_digest("from ebmref import unused")
-    (package / "unused.py").rename(package / "moved.py")
-    assert notebooks.package_digest("from ebmref import moved") != before
-
-
-def test_a_folder_above_the_book_may_be_a_package(package):
-    """A checkout below somebody's __init__.py is none of the code's business."""
-    before = notebooks.package_digest("from ebmref import a")
-    (package.parent / "__init__.py").write_text("")
-    (package.parent.parent / "__init__.py").write_text("")
-    notebooks._imported.cache_clear()
-    assert notebooks.package_digest("from ebmref import a") == before
-
-
-def test_the_real_package_is_imported_by_name():
-    """No import by a computed or a relative name, which `modules_of` would not see; and each of
-    its modules, imported alone, loads no module of the package that is not found so."""
-    modules = sorted((ROOT / "ebmref").rglob("*.py"))
-    for path in modules:
-        tree = ast.parse(path.read_text())
-        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        assert not names & {"importlib", "__import__", "exec", "eval"}, path
-        relative = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level]
-        assert not relative, path
-    found = {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        for path in notebooks.modules_of("from ebmref import ledger")
-    }
-    code = "import sys, ebmref.ledger; print(*[m for m in sys.modules if m.startswith('ebmref')])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+def keys_of(book) -> list[str]:
+    """Keys of the numbers of both chapters."""
+    code = (
+        "from ebmbook.notebooks import keys_of\n"
+        "print(*[keys_of(c, 'quick', {})['key'] for c in ('01-one', '02-two')])"
     )
-    assert set(done.stdout.split()) <= found
+    return book.shell(sys.executable, "-c", code).stdout.split()
 
 
-def test_an_edit_of_a_module_counts_where_it_is_used(book):
-    """Of a chapter's code key: what it imports counts, what it does not does not."""
-
-    def keys() -> list[str]:
-        code = (
-            "from ebmbook.notebooks import code_key\n"
-            "print(*[code_key(c, 'quick', {}) for c in ('01-one', '02-two')])"
-        )
-        return book.shell(sys.executable, "-c", code).stdout.split()
-
-    before = keys()
+def test_an_edit_counts_where_it_is_reached(book):
+    """Of a chapter's key: what it reaches counts, what it does not does not."""
+    before = keys_of(book)
     assert len(set(before)) == 2
-    book.edit(book.root / "ebmref/gan.py", "import copy\n", "import copy  # edited\n")
-    assert keys() == before
-    book.edit(book.source("02-two"), "import torch\n", "import torch\n\nfrom ebmref import gan\n")
-    using = keys()
+    book.edit(book.root / "ebmref/gan.py", "leaky_relu(x, 0.2)", "leaky_relu(x, 0.3)")
+    assert keys_of(book) == before
+    use = "import torch\n\nfrom ebmref import gan\n\nnet = gan.Generator\n"
+    book.edit(book.source("02-two"), "import torch\n", use)
+    using = keys_of(book)
     assert using[0] == before[0] and using[1] != before[1]
-    # gan imports learning: an edit of that reaches the second chapter alone.
-    path = book.root / "ebmref/learning.py"
-    path.write_text(path.read_text() + "# edited\n")
-    assert keys()[0] == using[0] and keys()[1] != using[1]
+    # The generator is made of networks of another module: that reaches the second chapter alone.
+    book.edit(book.root / "ebmref/learning.py", "torch.baddbmm(bias, ", "torch.baddbmm(0 * bias, ")
+    assert keys_of(book)[0] == using[0] and keys_of(book)[1] != using[1]
+
+
+def test_what_is_installed_and_where_data_lie(book, monkeypatch):
+    """A numeric pin counts; a linter's version, and the path to data, do not."""
+    before = keys_of(book)
+    lock = book.root / "requirements.lock"
+    text = lock.read_text()
+    lock.write_text(re.sub(r"^ruff==[\d.]+", "ruff==0.0.1", text, flags=re.M))
+    assert lock.read_text() != text and keys_of(book) == before
+    monkeypatch.setenv("EBMREF_DATA", str(book.root))
+    assert keys_of(book) == before
+    lock.write_text(re.sub(r"^torch==[\d.]+", "torch==2.0.1", text, flags=re.M))
+    assert set(keys_of(book)).isdisjoint(before)
 
 
 @pytest.mark.parametrize(
@@ -415,6 +330,15 @@ class TestRecord:
         book = copy_of_recorded
         book.edit(book.source("01-one"), "Some prose", "Other prose")
         assert "make record CHAPTER=01-one" in self.faults(book)
+
+    def test_stale_code_names_the_commands(self, copy_of_recorded):
+        """Code that the numbers depend on was changed, and nothing was run since."""
+        book = copy_of_recorded
+        path = book.root / "ebmref/runs.py"
+        book.edit(path, "torch.set_num_threads(1)", "torch.set_num_threads(2)")
+        told = self.faults(book)
+        assert "the code that its numbers depend on was changed" in told
+        assert "make carry CHAPTER=01-one" in told and "make record CHAPTER=01-one" in told
 
     def test_edited_caption_or_tag_counts(self, copy_of_recorded):
         book = copy_of_recorded
