@@ -1,0 +1,365 @@
+"""Keep a full record across a change that should change no number, by proof.
+
+The chapter runs twice in the quick profile on this machine: with the code that made the record,
+and with the code as it is. All results and all outputs must be equal to the last bit. That says
+nothing of code that only the full run comes through, and so every place that was changed, in
+whatever the chapter reaches, must have run in the quick one: each statement, each branch of a
+condition within one. Errors need not be raised: a record is there, so none was. Nor can a quick
+run speak for a number that only the full profile uses, so no literal of a cell may be new.
+
+Where a chapter keeps checkpoints it runs a third time, from those that the second one left: what
+is read must be what was made.
+"""
+
+import ast
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+import tarfile
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import jupytext
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell
+
+from ebmbook import keys, notebooks, records
+from ebmbook.notebooks import BookError
+from ebmbook.runner import Variant, execute_draft
+
+QUICK = "quick"
+# Cells of which the clock decides the outputs, and so what they measure.
+TIMED = "timed"
+ENDS_NOTHING = (ast.Pass, ast.Break, ast.Continue, ast.Global, ast.Nonlocal)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tree:
+    """The sources of the book at some commit, or as they lie here."""
+
+    root: Path
+    source: Path
+
+    @property
+    def chapter(self) -> str:
+        """The chapter's name there."""
+        return self.source.stem
+
+    def draft(self) -> NotebookNode:
+        """The chapter, not executed."""
+        return jupytext.read(self.source)
+
+    def closure(self) -> keys.Closure:
+        """What its cells reach."""
+        sources = keys.Sources(self.root)
+        cells = notebooks.code_of(self.draft())
+        return keys.closure(keys.form_of_cells(cells, sources, self.chapter), sources)
+
+    def key(self, profile: str, parameters: dict) -> str:
+        """The key of the chapter's numbers there."""
+        pins = keys.numeric_pins(self.root / "requirements.lock")
+        return notebooks.whole_key(self.closure(), profile, parameters, pins)
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A piece of changed code that must have run: where, and of what."""
+
+    file: str
+    of: str
+    span: tuple[int, int, int, int]
+
+    def ran(self, seen: dict[str, list[list[int]]]) -> bool:
+        """Whether an instruction of it was executed."""
+        line, end_line, column, end_column = self.span
+        return any(
+            (line, column) <= (at[0], at[2]) and (at[1], at[3]) <= (end_line, end_column)
+            for at in seen.get(self.file, [])
+        )
+
+    def __str__(self) -> str:
+        return f"{self.of}, line {self.span[0]}"
+
+
+def carry(name: str) -> str:
+    """Prove that the record still stands, and stamp it; returns what was done, in a line.
+
+    Raises:
+        BookError: it does not, or that cannot be told; the message says why.
+    """
+    path = notebooks.record_path(name)
+    record = notebooks.read(path)
+    results = notebooks.results_of(record, path.name)
+    stamp = record.metadata["ebmref"]
+    asked = (results["profile"], stamp["parameters"])
+    now = Tree(notebooks.ROOT, notebooks.source_path(name))
+    key = now.key(*asked)
+    if key == stamp["key"]:
+        return f"{name}: the record is of this code; nothing to carry"
+    with tempfile.TemporaryDirectory(prefix="carry-") as work:
+        before, commit = _made_by(name, stamp["key"], asked, Path(work))
+        places = changed_places(before, now)
+        evidence = prove(name, before, now, places, Path(work))
+    stamp["key"], was = key, stamp["key"]
+    stamp["look"] = notebooks.keys_of(name, *asked)["look"]
+    step = {"from": was, "to": key, "commit": commit, **evidence}
+    stamp["carried"] = [*stamp.get("carried", []), step]
+    notebooks.write(notebooks.renewed(name, record), path)
+    ran = len(places)
+    return f"{name}: carried over from {commit}; {ran} changed places ran, all results are equal"
+
+
+def _made_by(name: str, key: str, asked: tuple, work: Path) -> tuple[Tree, str]:
+    """The newest commit whose code has the record's key, laid out in a folder."""
+    names = [name, *notebooks.former_names(name)]
+    listed = records.git("rev-list", "--abbrev-commit", "--abbrev=12", "HEAD").splitlines()
+    for commit in listed:
+        root = work / commit
+        _lay_out(commit, root)
+        for known in names:
+            tree = Tree(root, root / "book" / f"{known}.md")
+            with contextlib.suppress(keys.SourceError):
+                if tree.source.is_file() and tree.key(*asked) == key:
+                    return tree, commit
+    raise BookError(f"{name}: no commit has the code that made its record; make record makes one")
+
+
+def _lay_out(commit: str, root: Path) -> None:
+    command = ["git", "-C", str(notebooks.ROOT), "archive", commit]
+    done = subprocess.run(command, capture_output=True, check=True)
+    with tarfile.open(fileobj=BytesIO(done.stdout)) as archive:
+        archive.extractall(root, filter="data")
+
+
+# --- what was changed ----------------------------------------------------------------------
+
+
+def changed_places(before: Tree, now: Tree) -> list[Place]:
+    """The places of what the chapter reaches now that were not so before.
+
+    Raises:
+        BookError: a change that no quick run can vouch for.
+    """
+    old, new = before.closure(), now.closure()
+    known = {_own_text(old, one) for one in old.numbers}
+    by_name: dict[str, set[str]] = {}
+    for one in old.numbers:
+        by_name.setdefault(one.name, set()).update(_lines(one.nodes))
+    places = []
+    for one in sorted(new.numbers, key=str):
+        if _own_text(new, one) not in known:
+            file = str(new.sources.path(one.module))
+            told = by_name.get(one.name, set())
+            places += [Place(file, str(one), span) for span in _spans(one.nodes, told)]
+    cells = [notebooks.code_of(tree.draft()) for tree in (before, now)]
+    _check_literals(now.chapter, *cells)
+    if len(cells[0]) != len(cells[1]):
+        raise BookError(
+            f"{now.chapter}: it has {len(cells[1])} cells of code, and had {len(cells[0])}: the "
+            "record's outputs have no place"
+        )
+    told = {line for cell in cells[0] for line in _lines(ast.parse(keys.plain(cell)).body)}
+    for i, cell in enumerate(cells[1]):
+        body = ast.parse(keys.plain(cell)).body
+        places += [Place(f"cell {i}", f"cell {i + 1}", span) for span in _spans(body, told)]
+    return places
+
+
+def _own_text(closure: keys.Closure, one: keys.Definition) -> str:
+    return closure.sources.form(one).text(lambda named: named.name)
+
+
+def _check_literals(chapter: str, before: list[str], now: list[str]) -> None:
+    """No new literal in the cells, nothing new for the full profile alone."""
+    old, new = (
+        Counter(
+            repr(node.value)
+            for cell in cells
+            for node in ast.walk(ast.parse(keys.plain(cell)))
+            if isinstance(node, ast.Constant)
+            and isinstance(node.value, int | float | complex | str)
+            and not isinstance(node.value, bool)
+        )
+        for cells in (before, now)
+    )
+    old["0"] = old["1"] = max(new["0"], new["1"])  # an index, a place
+    if added := sorted((new - old).elements()):
+        raise BookError(
+            f"{chapter}: its cells have new literals ({', '.join(added[:5])}), for which a quick "
+            "run cannot vouch"
+        )
+    old_full, new_full = (Counter(_for_full(cells)) for cells in (before, now))
+    if added := sorted((new_full - old_full).elements()):
+        raise BookError(f"{chapter}: what only the full profile takes was changed: {added[0]}")
+
+
+def _for_full(cells: list[str]) -> Iterator[str]:
+    """What the cells pick for the full profile."""
+    for cell in cells:
+        for node in ast.walk(ast.parse(keys.plain(cell))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                if node.func.attr == "pick":
+                    yield from (ast.unparse(k.value) for k in node.keywords if k.arg == "full")
+
+
+def _lines(nodes) -> set[str]:
+    """The statements, as text; of one with a body its head."""
+    return {ast.unparse(part) for part, _ in _parts(nodes)}
+
+
+def _spans(nodes, known: set[str]) -> list[tuple[int, int, int, int]]:
+    """Where the statements stand that are not known, and the branches within them."""
+    found = []
+    for part, statement in _parts(nodes):
+        if ast.unparse(part) in known:
+            continue
+        found.append(_span(statement if part is statement else part))
+        for node in ast.walk(part):
+            if isinstance(node, ast.IfExp):
+                found += [_span(node.body), _span(node.orelse)]
+            elif isinstance(node, ast.BoolOp):
+                found += [_span(value) for value in node.values]
+            elif isinstance(node, ast.Lambda):
+                found.append(_span(node.body))
+            elif isinstance(node, ast.ListComp | ast.SetComp | ast.GeneratorExp):
+                found.append(_span(node.elt))
+            elif isinstance(node, ast.DictComp):
+                found.append(_span(node.value))
+    return [span for span in found if span is not None]
+
+
+def _span(node: ast.AST) -> tuple[int, int, int, int] | None:
+    if isinstance(node, ast.Constant):  # the compiler may have folded it away
+        return None
+    return node.lineno, node.end_lineno, node.col_offset, node.end_col_offset
+
+
+def _parts(nodes) -> Iterator[tuple[ast.AST, ast.AST]]:
+    """What can run or not: statements, and the heads of those with a body."""
+    for node in nodes:
+        if isinstance(node, ast.Raise | ast.Assert | ast.Import | ast.ImportFrom | ENDS_NOTHING):
+            continue
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            continue
+        if isinstance(node, ast.AnnAssign) and node.value is None:
+            continue
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield from ((part, part) for part in node.decorator_list)
+            yield from _parts(node.body)
+            continue
+        if not hasattr(node, "body"):
+            yield node, node
+            continue
+        for name, value in ast.iter_fields(node):
+            if isinstance(value, ast.expr):
+                yield value, value
+            elif name == "items":
+                yield from ((item.context_expr, item.context_expr) for item in value)
+        for name in ("body", "orelse", "finalbody"):
+            body = getattr(node, name, [])
+            if body and not isinstance(body[-1], ast.Raise):
+                yield from _parts(body)
+        for handler in getattr(node, "handlers", []):
+            if not isinstance(handler.body[-1], ast.Raise):
+                yield from _parts(handler.body)
+        for case in getattr(node, "cases", []):
+            yield from _parts(case.body)
+
+
+# --- the proof -----------------------------------------------------------------------------
+
+
+def prove(name: str, before: Tree, now: Tree, places: list[Place], work: Path) -> dict:
+    """Run before and now, hold them against each other; returns the evidence.
+
+    Raises:
+        BookError: something differs, or a changed place did not run; names it.
+    """
+    kept = work / "checkpoints"
+    old = _run(before, work / "before", None)
+    new = _run(now, work / "now", kept, places)
+    seen = new[2]
+    _same(name, old, new, "before the change and after it")
+    if kept.is_dir() and any(kept.iterdir()):
+        again = _run(now, work / "again", kept, places)
+        _same(name, old, again, "before the change and from the checkpoints after it")
+        for file, more in again[2].items():
+            seen.setdefault(file, []).extend(more)
+    if missed := [place for place in places if not place.ran(seen)]:
+        told = ", ".join(dict.fromkeys(str(place) for place in missed))
+        raise BookError(
+            f"{name}: changed, and not run in the quick profile: {told}; only a full run can "
+            f"vouch for it: make record CHAPTER={name}"
+        )
+    return {
+        "evidence": keys.digest(json.dumps(old[0], sort_keys=True), json.dumps(old[1])),
+        "places": len(places),
+    }
+
+
+def _same(name: str, one: tuple, other: tuple, when: str) -> None:
+    for measure in sorted(one[0].keys() | other[0].keys()):
+        if one[0].get(measure) != other[0].get(measure):
+            raise BookError(
+                f"{name}: {measure} is not the same {when}: {one[0].get(measure)}, then "
+                f"{other[0].get(measure)}"
+            )
+    for i, (left, right) in enumerate(zip(one[1], other[1], strict=True)):
+        if left != right:
+            raise BookError(f"{name}: the outputs of cell {i + 1} are not the same {when}")
+
+
+def _run(tree: Tree, folder: Path, kept: Path | None, places: list[Place] | None = None) -> tuple:
+    """Quick results, outputs a cell, and the places that ran."""
+    folder.mkdir(parents=True)
+    notebook = tree.draft()
+    for i, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{i}"
+    seen = folder / "seen.json"
+    sources = notebooks.code_of(notebook)
+    if places is not None:
+        _trace(notebook, places, sources, seen)
+    draft = folder / f"{tree.chapter}.ipynb"
+    notebooks.write(notebook, draft)
+    environment = {"EBMREF_RESULTS": str(folder), "EBMREF_TREE": str(tree.root)}
+    if kept is not None:
+        environment |= {"EBMREF_CHECKPOINTS": str(kept), "EBMREF_KEEP": "1"}
+    variant = Variant(QUICK)
+    error = execute_draft(draft, tree.root / "book", variant, environment, label=folder.name)
+    if error:
+        raise BookError(f"{tree.chapter}, {folder.name}: {error}")
+    executed = notebooks.normalise(notebooks.read(draft))
+    cells = notebooks.code_cells(executed)
+    cells = cells[1:-1] if places is not None else cells
+    measures = json.loads((folder / f"{tree.chapter}.json").read_text())["measures"]
+    outputs = []
+    for cell in cells:
+        tags = cell.metadata.get("tags", [])
+        exempt = TIMED in tags or "nbval-check-output" in tags
+        if TIMED in tags:
+            for output in cell.outputs:
+                glued = output.get("metadata", {}).get("scrapbook", {}).get("name")
+                measures.pop(glued, None)
+        told = [
+            {key: got for key, got in output.items() if key != "execution_count"}
+            for output in cell.outputs
+        ]
+        outputs.append([] if exempt else told)
+    return measures, outputs, json.loads(seen.read_text()) if seen.exists() else {}
+
+
+def _trace(notebook: NotebookNode, places: list[Place], sources: list[str], seen: Path) -> None:
+    """Have a cell before all others note what runs, and one after them leave it in a file."""
+    files: dict[str, list] = {}
+    for place in places:
+        if os.path.isabs(place.file):
+            files[place.file] = [[0, 10**9]]
+    cells = {source.strip("\n"): f"cell {i}" for i, source in enumerate(sources)}
+    start = f"from ebmbook import traced\ntraced.start({files!r}, {cells!r})"
+    notebook.cells.insert(0, new_code_cell(start))
+    notebook.cells.append(new_code_cell(f"traced.stop({str(seen)!r})"))
