@@ -32,8 +32,8 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
+from ebmbook.claims import write_atomic  # noqa: E402
 from ebmref import gan  # noqa: E402
-from ebmref.claims import write_atomic  # noqa: E402
 
 
 class Work(NamedTuple):

@@ -8,18 +8,17 @@ import sys
 
 import yaml
 
-from ebmbook import INTERRUPTED, notebooks, records, site
+from ebmbook import INTERRUPTED, claims, notebooks, records, site
 from ebmbook.notebooks import BOOK, ROOT, BookError
+from ebmbook.profiles import resolve_profile
 from ebmbook.runner import Variant, run_chapters
-from ebmref import claims
-from ebmref.profiles import resolve_profile
 
 
 def _variant(args: argparse.Namespace) -> Variant:
     """The profile and parameters of the command line, checked."""
     if args.device:
         # Only here: torch takes seconds to import.
-        from ebmref.runs import resolve_device
+        from ebmbook.runs import resolve_device
 
         os.environ["EBMREF_DEVICE"] = str(resolve_device(args.device))
     parameters = {}

@@ -19,7 +19,7 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
-from ebmref import claims
+from ebmbook import claims
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"

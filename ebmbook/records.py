@@ -5,10 +5,9 @@ import sys
 
 from nbformat import NotebookNode
 
-from ebmbook import notebooks
+from ebmbook import claims, notebooks
 from ebmbook.notebooks import BOOK, BookError
 from ebmbook.runner import Variant, run_chapters
-from ebmref import claims
 
 # A clone carries every record: figures stay few and small.
 MAX_BYTES = 600_000

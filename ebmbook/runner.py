@@ -18,9 +18,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ebmbook import INTERRUPTED, notebooks
+from ebmbook import INTERRUPTED, claims, notebooks
 from ebmbook.notebooks import BOOK, CHECKPOINTS, ROOT, RUNS, BookError
-from ebmref import claims
 
 
 @dataclass(frozen=True)

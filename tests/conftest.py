@@ -39,7 +39,7 @@ n = None  # draws
 ```{{code-cell}}
 import torch
 
-from ebmref import ledger
+from ebmbook import ledger
 
 run = ledger.start("{name}", profile, seed, device)
 n = n or run.pick(quick=100, full=400)

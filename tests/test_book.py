@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ebmbook import notebooks, records
-from ebmref import claims
+from ebmbook import claims, notebooks, records
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = notebooks.chapters()

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebmref import claims, ledger
-from ebmref.claims import Check, LedgerError, Measure
+from ebmbook import claims, ledger
+from ebmbook.claims import Check, LedgerError, Measure
 
 CLAIM = """\
 01-x:

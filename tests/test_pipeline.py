@@ -65,7 +65,7 @@ def test_only_what_changed_runs_again(book):
     assert ran() == {"01-one"}
     book.edit(book.root / "book/claims.yml", "because: ten", "because: some ten")
     assert ran() == set()
-    with (book.root / "ebmref/runs.py").open("a") as file:
+    with (book.root / "ebmbook/runs.py").open("a") as file:
         file.write("# changed\n")
     assert ran() == {"01-one", "02-two"}
     assert ran() == set()
@@ -170,9 +170,9 @@ def test_the_real_package_is_imported_by_name():
         assert not relative, path
     found = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        for path in notebooks.modules_of("from ebmref import ledger")
+        for path in notebooks.modules_of("from ebmref import ddls")
     }
-    code = "import sys, ebmref.ledger; print(*[m for m in sys.modules if m.startswith('ebmref')])"
+    code = "import sys, ebmref.ddls; print(*[m for m in sys.modules if m.startswith('ebmref')])"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -222,9 +222,9 @@ def test_a_slip_in_the_package_is_one_line(book):
     """Which file, and where."""
     with (book.root / "ebmref/outcomes.py").open("a") as file:
         file.write("def (\n")
-    with (book.root / "ebmref/plots.py").open("a") as file:
+    with (book.root / "ebmbook/plots.py").open("a") as file:
         file.write("from ebmref import outcomes\n")
-    book.edit(book.source("01-one"), "import torch\n", "import torch\n\nfrom ebmref import plots\n")
+    book.edit(book.source("01-one"), "import ledger\n", "import ledger, plots\n")
     done = book.call("run", "--chapter", "01-one")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -388,13 +388,13 @@ class TestAlarm:
 
     def test_rings_when_a_chapter_raises(self, copy_of_recorded):
         book = copy_of_recorded
-        book.edit(book.root / "ebmref/ledger.py", "    n = None\n", "    n = None + 1\n")
+        book.edit(book.root / "ebmbook/ledger.py", "    n = None\n", "    n = None + 1\n")
         assert self.nbval(book).returncode == 1
 
     def test_rings_when_a_number_leaves_its_threshold(self, copy_of_recorded):
         """The package now measures something else; the record still says reproduced."""
         book = copy_of_recorded
-        path = book.root / "ebmref/ledger.py"
+        path = book.root / "ebmbook/ledger.py"
         book.edit(path, "    value = float(value)\n", "    value = float(value) + 2\n")
         done = self.nbval(book)
         assert done.returncode == 1

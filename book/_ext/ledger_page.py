@@ -19,7 +19,7 @@ from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 from sphinx.errors import ExtensionError
 
-from ebmref import claims
+from ebmbook import claims
 
 BADGES = {
     "open": "muted",

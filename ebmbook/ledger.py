@@ -5,7 +5,7 @@
     ledger.verdicts()
 
 The prose (by `{glue:text}`), the table and the tests then read the same number; what it
-is held against stands in `claims.yml`, read by `ebmref.claims`.
+is held against stands in `claims.yml`, read by `ebmbook.claims`.
 """
 
 import json
@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 
-from ebmref import plots
-from ebmref.claims import LedgerError, Measure, find_claims, judge, load_claims, write_atomic
-from ebmref.runs import Run, begin
+from ebmbook import plots
+from ebmbook.claims import LedgerError, Measure, find_claims, judge, load_claims, write_atomic
+from ebmbook.runs import Run, begin
 
 MEASURE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*/[a-z0-9][a-z0-9.+-]*")
 
@@ -43,7 +43,7 @@ def start(
 
     Args:
         chapter: file name of the chapter without its ending, "01-why-energy".
-        profile, seed, device: the chapter's parameters; see `ebmref.runs.begin`.
+        profile, seed, device: the chapter's parameters; see `ebmbook.runs.begin`.
 
     Raises:
         ValueError: unknown profile or device, bad seed.

@@ -1,7 +1,7 @@
 """The two sizes a chapter runs in.
 
 `quick` is what two CPU cores finish in seconds, with nothing to download; `full` is the
-size a claim deserves. Apart from `ebmref.runs`, so that tools need not import torch.
+size a claim deserves. Apart from `ebmbook.runs`, so that tools need not import torch.
 """
 
 import os
