@@ -9,7 +9,7 @@ import sys
 import yaml
 
 from ebmbook import INTERRUPTED, claims, notebooks, records, site
-from ebmbook.notebooks import BOOK, ROOT, BookError
+from ebmbook.notebooks import BOOK, CLAIMS, ROOT, BookError
 from ebmbook.profiles import resolve_profile
 from ebmbook.runner import Variant, run_chapters
 
@@ -76,7 +76,7 @@ def check(args: argparse.Namespace) -> int:
         if not path.is_file():
             raise BookError(f"{chapter}: no results in {folder.relative_to(ROOT)}; run it first")
         measures[chapter] = claims.parse_results(path.read_text(), path.name)["measures"]
-    judgements = claims.judge_all(claims.load_claims(BOOK / "claims.yml"), measures)
+    judgements = claims.judge_all(notebooks.claims_in_order(), measures)
     for judgement in judgements if not args.brief else []:
         print("\n".join(judgement.rows()))
     table = [judgement.as_dict() for judgement in judgements]
@@ -115,7 +115,7 @@ def main() -> int:
     if getattr(args, "jobs", 1) < 1:
         parser.error("--jobs must be 1 or more")
     try:
-        claims.load_claims(BOOK / "claims.yml")
+        claims.load_claims(CLAIMS)
         return args.function(args)
     except (BookError, ValueError) as error:
         print(error, file=sys.stderr)

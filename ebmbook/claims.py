@@ -1,25 +1,25 @@
-"""Claims and results as data: the statements of `claims.yml`, the numbers of a run, the verdicts.
+"""Claims and results as data: what the report says, the numbers of a run, the verdicts.
 
-`book/claims.yml` holds, chapter by chapter, what the report says and the thresholds a
-verdict stands on; a run leaves `results/<chapter>.json`. This module reads both and holds
-one against the other. It needs no torch, so that tools start at once.
+`book/claims/<chapter>.yml` holds what the report says and the thresholds a verdict stands on,
+in the form of `claims.schema.json`; a run leaves `results/<chapter>.json`. This module reads
+both and holds one against the other. It needs no torch, so that tools start at once.
 """
 
 import contextlib
+import functools
 import json
 import math
 import os
-import re
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonschema import Draft202012Validator, ValidationError
 
-VERDICTS = ("open", "reproduced", "corrected", "qualified", "refuted")
+SCHEMA = Path(__file__).with_name("claims.schema.json")
 COMPARISONS = ("at_most", "at_least", "equals")
-ID_PREFIXES = ("eq", "fig", "def", "thm", "claim", "sys", "paper")
 
 
 class LedgerError(ValueError):
@@ -143,7 +143,7 @@ class Claim:
         chapter: the chapter that answers for it.
         where: section of the report.
         says: the claim.
-        verdict: one of `VERDICTS`.
+        verdict: "open", "reproduced", "corrected", "qualified" or "refuted".
         finding: what the book found; asked for with every verdict but "open".
         checks: what must hold for the verdict to stand.
     """
@@ -158,80 +158,99 @@ class Claim:
 
 
 def find_claims() -> Path | None:
-    """`$EBMREF_CLAIMS`, else the `claims.yml` of this folder, its `book/`, or one above."""
+    """`$EBMREF_CLAIMS`, else the folder `claims` with its files here, in `book/`, or above."""
     if named := os.environ.get("EBMREF_CLAIMS"):
         return Path(named)
     for folder in (Path.cwd(), *Path.cwd().parents):
-        for path in (folder / "claims.yml", folder / "book" / "claims.yml"):
-            if path.is_file():
+        for path in (folder / "claims", folder / "book" / "claims"):
+            if any(path.glob("*.yml")):
                 return path
     return None
 
 
 def load_claims(path: Path) -> list[Claim]:
-    """Read and validate `claims.yml`: a list of claims under each chapter's name.
+    """Read and validate claims: a file a chapter, which its name is, or a folder of such files.
 
     Raises:
         LedgerError: one line that names the file, the claim and what is wrong with it.
     """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise LedgerError(f"{path.name}: cannot be read ({reason})") from None
-    if not isinstance(tree, dict):
-        raise LedgerError(f"{path.name}: expected chapters, each with a list of claims")
+    files = [path] if path.suffix == ".yml" else sorted(path.glob("*.yml"))
+    if not files:
+        raise LedgerError(f"{path.name}: cannot be read (no folder with claims, <chapter>.yml)")
     claims: dict[str, Claim] = {}
-    for chapter, entries in tree.items():
-        if not isinstance(entries, list):
-            raise LedgerError(f"{path.name}: {chapter}: expected a list of claims")
-        for position, entry in enumerate(entries, start=1):
-            name = entry.get("id") if isinstance(entry, dict) else None
-            label = f"{path.name}: {name or f'{chapter}, claim {position}'}"
-            try:
-                claim = _parse_claim(chapter, entry)
-            except LedgerError as error:
-                raise LedgerError(f"{label}: {error}") from None
+    for file in files:
+        for claim in _load_file(file):
             if claim.id in claims:
-                raise LedgerError(f"{label}: this id stands twice")
+                also = claims[claim.id].chapter
+                raise LedgerError(
+                    f"{file.name}: {claim.id}: this id stands twice"
+                    + (f", also in {also}.yml" if also != claim.chapter else "")
+                )
             claims[claim.id] = claim
     return list(claims.values())
 
 
-def _take(entry: Any, required: dict[str, type], optional: dict[str, type]) -> dict[str, Any]:
-    """The entry's fields, each of its type, none missing and none unknown."""
-    if not isinstance(entry, dict):
-        raise LedgerError(f"expected fields, got {entry!r}")
-    if unknown := sorted(entry.keys() - required.keys() - optional.keys()):
-        raise LedgerError(f"unknown field {unknown[0]!r}")
-    for name in required:
-        if entry.get(name) in (None, ""):
-            raise LedgerError(f"field {name!r} is missing")
-    fields = {}
-    for name, kind in (required | optional).items():
-        if name not in entry:
-            continue
-        got = entry[name]
-        if kind is float and isinstance(got, int) and not isinstance(got, bool):
-            got = float(got)
-        if not isinstance(got, kind):
-            raise LedgerError(f"field {name!r} must be {kind.__name__}, got {got!r}")
-        fields[name] = " ".join(got.split()) if kind is str else got
-    return fields
+def _load_file(path: Path) -> list[Claim]:
+    """The claims of one chapter."""
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise LedgerError(f"{path.name}: cannot be read ({reason})") from None
+    if fault := next(_form().iter_errors(entries), None):
+        raise LedgerError(f"{path.name}: {_in_words(fault, entries)}")
+    claims = []
+    for entry in entries:
+        try:
+            claims.append(_as_claim(path.stem, entry))
+        except LedgerError as error:
+            raise LedgerError(f"{path.name}: {entry['id']}: {error}") from None
+    return claims
 
 
-def _parse_claim(chapter: str, entry: Any) -> Claim:
-    fields = _take(
-        entry,
-        {"id": str, "where": str, "says": str},
-        {"verdict": str, "finding": str, "checks": list},
-    )
-    if not re.fullmatch(rf"({'|'.join(ID_PREFIXES)})-[a-z0-9-]+", fields["id"]):
-        raise LedgerError(f"id must be lower case and begin with one of {', '.join(ID_PREFIXES)}")
+@functools.cache
+def _form() -> Draft202012Validator:
+    """The form of a file of claims."""
+    return Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
+
+
+def _in_words(fault: ValidationError, entries: Any) -> str:
+    """What is wrong with the form, and of which claim and check, in a line."""
+    if not fault.absolute_path:
+        return "expected a list of claims"
+    position, *inside = fault.absolute_path
+    entry = entries[position]
+    name = entry.get("id") if isinstance(entry, dict) else None
+    label = f"{name or f'claim {position + 1}'}: "
+    if len(inside) > 1:
+        check = entry["checks"][inside[1]]
+        name = check.get("measure") if isinstance(check, dict) else check
+        label += f"check {inside[1] + 1 if name is None else repr(name)}: "
+    got, wanted = fault.instance, fault.validator_value
+    field = inside[-1] if inside and isinstance(inside[-1], str) else ""
+    if fault.validator == "additionalProperties":
+        known = fault.schema["properties"]
+        told = f"unknown field {next(name for name in got if name not in known)!r}"
+    elif fault.validator == "required":
+        told = f"field {next(name for name in wanted if name not in got)!r} is missing"
+    elif fault.validator == "minLength" or got is None:
+        told = f"field {field!r} is missing"
+    elif fault.validator == "enum":
+        told = f"unknown {field} {got!r}; one of {', '.join(wanted)}"
+    elif fault.validator == "pattern":
+        told = f"{field} must be {fault.schema['description']}"
+    elif not field:
+        told = f"expected fields, got {got!r}"
+    else:
+        told = f"field {field!r} must be {wanted}, got {got!r}"
+    return " ".join((label + told).split())
+
+
+def _as_claim(chapter: str, entry: dict[str, Any]) -> Claim:
+    """A claim of the right form, its verdict and checks held against what no schema says well."""
+    fields = {name: _one_line(got) for name, got in entry.items() if name != "checks"}
     verdict = fields.get("verdict", "open")
-    if verdict not in VERDICTS:
-        raise LedgerError(f"unknown verdict {verdict!r}; one of {', '.join(VERDICTS)}")
-    checks = tuple(_parse_check(check) for check in fields.pop("checks", []))
+    checks = tuple(_as_check(check) for check in entry.get("checks", []))
     if verdict != "open" and not checks:
         raise LedgerError(f"verdict {verdict!r} without a check: a claim without one is open")
     if verdict != "open" and not fields.get("finding"):
@@ -239,22 +258,27 @@ def _parse_claim(chapter: str, entry: Any) -> Claim:
     return Claim(chapter=chapter, checks=checks, **fields)
 
 
-def _parse_check(entry: Any) -> Check:
-    if isinstance(entry, dict) and not entry.get("measure"):
-        raise LedgerError("a check without measure")
-    optional = dict.fromkeys((*COMPARISONS, "tolerance", "sigmas"), float)
-    try:
-        fields = _take(entry, {"measure": str, "because": str}, optional)
-        chosen = [name for name in COMPARISONS if name in fields]
-        if len(chosen) != 1:
-            raise LedgerError(f"give exactly one of {', '.join(COMPARISONS)}")
-        reach = [name for name in ("tolerance", "sigmas") if name in fields]
-        if len(reach) != (1 if chosen == ["equals"] else 0):
-            raise LedgerError("'equals' takes one of 'tolerance' and 'sigmas', the others neither")
-    except LedgerError as error:
-        name = entry.get("measure") if isinstance(entry, dict) else entry
-        raise LedgerError(f"check {name!r}: {error}") from None
-    return Check(comparison=chosen[0], threshold=fields.pop(chosen[0]), **fields)
+def _as_check(entry: dict[str, Any]) -> Check:
+    label = f"check {entry['measure']!r}"
+    chosen = [name for name in COMPARISONS if name in entry]
+    if len(chosen) != 1:
+        raise LedgerError(f"{label}: give exactly one of {', '.join(COMPARISONS)}")
+    reach = {name: float(entry[name]) for name in ("tolerance", "sigmas") if name in entry}
+    if len(reach) != (1 if chosen == ["equals"] else 0):
+        raise LedgerError(
+            f"{label}: 'equals' takes one of 'tolerance' and 'sigmas', the others neither"
+        )
+    return Check(
+        measure=_one_line(entry["measure"]),
+        comparison=chosen[0],
+        threshold=float(entry[chosen[0]]),
+        because=_one_line(entry["because"]),
+        **reach,
+    )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 # --- judging: claims against results --------------------------------------------------
@@ -294,7 +318,7 @@ class Judgement:
             for check, got, good in self.outcomes
             if not good
         )
-        return f"{claim.id}: OPEN, claims.yml says {claim.verdict}: {broken}"
+        return f"{claim.id}: OPEN, {claim.chapter}.yml says {claim.verdict}: {broken}"
 
     def rows(self) -> list[str]:
         """The claim as lines of a table: verdict, then each check with its number."""

@@ -5,7 +5,7 @@
     ledger.verdicts()
 
 The prose (by `{glue:text}`), the table and the tests then read the same number; what it
-is held against stands in `claims.yml`, read by `ebmbook.claims`.
+is held against stands in `claims/<chapter>.yml`, read by `ebmbook.claims`.
 """
 
 import json
@@ -127,7 +127,7 @@ def verdicts() -> None:
     The results go to `$EBMREF_RESULTS/<chapter>.json`, by default `results/` beside the run.
 
     Raises:
-        LedgerError: no chapter was started; `claims.yml` is not valid.
+        LedgerError: no chapter was started; the claims are not valid.
     """
     if _open is None:
         raise LedgerError("verdicts: call ledger.start(chapter, ...) first")
@@ -148,7 +148,7 @@ def verdicts() -> None:
     write_atomic(folder / f"{run.chapter}.json", text)
     path = find_claims()
     if path is None:
-        print("no claims.yml here: numbers measured, nothing to hold them against")
+        print("no claims here: numbers measured, nothing to hold them against")
         return
     for claim in load_claims(path):
         if claim.chapter == run.chapter:

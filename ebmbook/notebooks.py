@@ -23,6 +23,7 @@ from ebmbook import claims
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
+CLAIMS = BOOK / "claims"
 RUNS = ROOT / "_build" / "run"
 CHECKPOINTS = ROOT / "_build" / "checkpoints"
 # What decides a cell's look and behaviour; the rest of its metadata is noise.
@@ -49,6 +50,17 @@ def require_chapter(name: str) -> str:
     if name not in chapters():
         raise BookError(f"unknown chapter {name!r}; one of {', '.join(chapters())}")
     return name
+
+
+def claims_in_order() -> list[claims.Claim]:
+    """All claims, in the order of their chapters; those of chapters to come stand last.
+
+    Raises:
+        LedgerError: the claims are not valid.
+    """
+    place = {name: i for i, name in enumerate(chapters())}
+    found = claims.load_claims(CLAIMS)
+    return sorted(found, key=lambda claim: place.get(claim.chapter, len(place)))
 
 
 def source_path(chapter: str) -> Path:
@@ -196,7 +208,7 @@ def code_key(chapter: str, profile: str, parameters: dict[str, Any]) -> str:
             claim.verdict,
             [dataclasses.replace(check, because="") for check in claim.checks],
         )
-        for claim in claims.load_claims(BOOK / "claims.yml")
+        for claim in claims.load_claims(CLAIMS)
         if claim.chapter == chapter
     ]
     settings = {name: os.environ.get(name, "") for name in ("EBMREF_DATA", "EBMREF_DEVICE")}

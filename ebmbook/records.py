@@ -6,7 +6,7 @@ import sys
 from nbformat import NotebookNode
 
 from ebmbook import claims, notebooks
-from ebmbook.notebooks import BOOK, BookError
+from ebmbook.notebooks import BOOK, CLAIMS, BookError
 from ebmbook.runner import Variant, run_chapters
 
 # A clone carries every record: figures stay few and small.
@@ -71,7 +71,7 @@ def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
 
 
 def faults(name: str) -> list[str]:
-    """What of a chapter's record is not of its source or of claims.yml; empty when all is well.
+    """What of a chapter's record is not of its source or of its claims; empty when all is well.
 
     Each line ends in the command that makes the record anew.
     """
@@ -92,9 +92,9 @@ def _faults(name: str, record: NotebookNode, measures: dict[str, claims.Measure]
     if [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
         yield f"{name}: the record was not executed from its first cell to its last"
     printed = "".join(output.get("text", "") for output in code[-1].outputs)
-    judged = claims.judge_all(claims.load_claims(BOOK / "claims.yml"), {name: measures})
+    judged = claims.judge_all(claims.load_claims(CLAIMS), {name: measures})
     if printed != "".join(got.line() + "\n" for got in judged if got.claim.chapter == name):
-        yield f"{name}: the record's verdicts are not those of claims.yml"
+        yield f"{name}: the record's verdicts are not those of its claims"
     cover = cover_of(record)
     if cover is not None and not (COVER.is_file() and COVER.read_bytes() == cover):
         yield f"{name}: {COVER.name} is not the picture of the record"

@@ -19,7 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ebmbook import INTERRUPTED, claims, notebooks
-from ebmbook.notebooks import BOOK, CHECKPOINTS, ROOT, RUNS, BookError
+from ebmbook.notebooks import BOOK, CHECKPOINTS, CLAIMS, ROOT, RUNS, BookError
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _execute(
     environment = os.environ | {
         "EBMREF_PROFILE": variant.profile,
         "EBMREF_RESULTS": str(draft.parent),
-        "EBMREF_CLAIMS": str(BOOK / "claims.yml"),
+        "EBMREF_CLAIMS": str(CLAIMS),
         "EBMREF_CHECKPOINTS": os.environ.get("EBMREF_CHECKPOINTS") or str(CHECKPOINTS),
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }

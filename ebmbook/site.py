@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
 from ebmbook import notebooks
-from ebmbook.notebooks import BOOK, ROOT, BookError
+from ebmbook.notebooks import BOOK, CLAIMS, ROOT, BookError
 
 SITE = ROOT / "_build" / "site"
 HTML = ROOT / "_build" / "html"
@@ -26,11 +26,10 @@ def stage(name: str, notebook_folder: Path) -> Path:
     sources = [
         ROOT / "_config.yml",
         ROOT / "_toc.yml",
-        BOOK / "claims.yml",
         BOOK / "references.bib",
     ]
     sources += [path for path in BOOK.glob("*.md") if path.stem not in chapters]
-    sources += [*BOOK.glob("_static/*"), *BOOK.glob("_ext/*.py")]
+    sources += [*CLAIMS.glob("*.yml"), *BOOK.glob("_static/*"), *BOOK.glob("_ext/*.py")]
     wanted = {path.relative_to(ROOT): path for path in sources}
     for chapter in chapters:
         wanted[Path("book") / f"{chapter}.ipynb"] = notebook_folder / f"{chapter}.ipynb"

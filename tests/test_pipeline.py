@@ -61,9 +61,9 @@ def test_only_what_changed_runs_again(book):
     assert ran() == set()
     book.edit(book.source("02-two"), "Some prose", "Other prose")
     assert ran() == {"02-two"}
-    book.edit(book.root / "book/claims.yml", "claim-one\n", "claim-uno\n")
+    book.edit(book.claims("01-one"), "claim-one\n", "claim-uno\n")
     assert ran() == {"01-one"}
-    book.edit(book.root / "book/claims.yml", "because: ten", "because: some ten")
+    book.edit(book.claims("01-one"), "because: ten", "because: some ten")
     assert ran() == set()
     with (book.root / "ebmbook/runs.py").open("a") as file:
         file.write("# changed\n")
@@ -338,7 +338,7 @@ def test_bad_input_is_one_line(book, args, names):
 
 
 def test_bad_claims_and_results_are_one_line(copy_of_recorded):
-    """Neither a bad claims.yml nor a damaged results file overwrites the last ledger."""
+    """Neither a bad claim nor a damaged results file overwrites the last ledger."""
     book = copy_of_recorded
     assert book.call("check", "--profile", "full").returncode == 0
     ledger = book.run_folder("full") / "ledger.json"
@@ -353,19 +353,19 @@ def test_bad_claims_and_results_are_one_line(copy_of_recorded):
         book.results("01-one", "full").write_text(text)
         assert_one_line(book.call("check", "--profile", "full"), "01-one.json")
     book.results("01-one", "full").write_text(good)
-    book.edit(book.root / "book/claims.yml", "verdict: reproduced", "verdict: splendid")
+    book.edit(book.claims("01-one"), "verdict: reproduced", "verdict: splendid")
     for command in ("check", "run", "record", "html"):
-        assert_one_line(book.call(command, "--profile", "full"), "claims.yml", "splendid")
+        assert_one_line(book.call(command, "--profile", "full"), "01-one.yml", "splendid")
     assert ledger.read_bytes() == before
 
 
 def test_check_fails_when_a_number_leaves_its_threshold(copy_of_recorded):
     """The claim falls back to open, the failing check is named, the exit status is 1."""
     book = copy_of_recorded
-    book.edit(book.root / "book/claims.yml", "tolerance: 1\n", "tolerance: 0.000001\n")
+    book.edit(book.claims("01-one"), "tolerance: 1\n", "tolerance: 0.000001\n")
     done = book.call("check", "--profile", "full")
     assert done.returncode == 1
-    assert "claim-one: OPEN, claims.yml says reproduced: one/mean is" in done.stderr
+    assert "claim-one: OPEN, 01-one.yml says reproduced: one/mean is" in done.stderr
     table = json.loads((book.run_folder("full") / "ledger.json").read_text())
     assert [row["verdict"] for row in table if row["id"] == "claim-one"] == ["open"]
 
@@ -402,7 +402,7 @@ class TestAlarm:
 
 
 class TestRecord:
-    """A record is of its source, executed, and says what claims.yml says."""
+    """A record is of its source, executed, and says what its claims say."""
 
     def faults(self, book) -> str:
         code = "from ebmbook.records import faults; print(*faults('01-one'), sep='\\n')"
@@ -433,7 +433,7 @@ class TestRecord:
 
     def test_changed_verdict_is_caught(self, copy_of_recorded):
         book = copy_of_recorded
-        book.edit(book.root / "book/claims.yml", "verdict: reproduced", "verdict: corrected")
+        book.edit(book.claims("01-one"), "verdict: reproduced", "verdict: corrected")
         assert "verdicts are not those" in self.faults(book)
 
     def test_prose_is_renewed_without_a_run(self, copy_of_recorded):
