@@ -49,7 +49,7 @@ class Work(NamedTuple):
     n_data: int
 
 
-# Of chapter 6b, without the averages, which the plain loop has not.
+# Of `book/gan-pictures.md`, without the averages, which the plain loop has not.
 PICTURES = gan.Recipe(learning_rate=(1e-3, 1e-3), penalty=1.0, penalty_every=8)
 GRID = gan.Recipe(batch=64, learning_rate=(1e-3, 1e-3), penalty=0.3, penalty_every=4)
 WORKS = [

@@ -98,7 +98,7 @@ def main() -> int:
         command.set_defaults(function=function)
         command.add_argument("--profile", help="quick or full; records are full")
         if function in (run, record):
-            command.add_argument("--chapter", help="one chapter, for example 01-why-energy")
+            command.add_argument("--chapter", help="one chapter, for example why-energy")
             command.add_argument("--jobs", type=int, default=1, help="chapters at a time")
         if function is check:
             command.add_argument("--brief", action="store_true", help="the last line alone")

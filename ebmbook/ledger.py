@@ -1,6 +1,6 @@
 """The ledger, from inside a chapter: enter what was measured, print what it settles.
 
-    run = ledger.start("01-why-energy", profile, seed, device)
+    run = ledger.start("why-energy", profile, seed, device)
     ledger.measure("pen/radius", values=radius_of_each_seed)
     ledger.verdicts()
 
@@ -42,7 +42,7 @@ def start(
     """Begin a chapter: resolve its parameters, set the figure style, open its results.
 
     Args:
-        chapter: file name of the chapter without its ending, "01-why-energy".
+        chapter: its topic, which names its files: "why-energy".
         profile, seed, device: the chapter's parameters; see `ebmbook.runs.begin`.
 
     Raises:

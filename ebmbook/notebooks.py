@@ -1,6 +1,6 @@
 """Notebooks as data: drafts from the text sources, runs in one normal form, records.
 
-A chapter's source is `book/NN-name.md`; everything else is made from it. A draft is the
+A chapter's source is `book/<topic>.md`; everything else is made from it. A draft is the
 source as an unexecuted notebook; a run is that notebook executed and normalised; a record
 is a run installed beside its source.
 """
@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,17 @@ class BookError(Exception):
 
 def chapters() -> list[str]:
     """The executed chapters, in the order of `_toc.yml`, which names their notebooks."""
-    entries = yaml.safe_load((ROOT / "_toc.yml").read_text())["chapters"]
-    paths = [Path(entry["file"]) for entry in entries]
+    paths = map(Path, _files(yaml.safe_load((ROOT / "_toc.yml").read_text())))
     return [path.stem for path in paths if path.suffix == ".ipynb"]
+
+
+def _files(toc: dict[str, Any]) -> Iterator[str]:
+    """The files below one entry of a table of contents, in the order of reading."""
+    for kind in ("parts", "chapters", "sections"):
+        for entry in toc.get(kind) or []:
+            if "file" in entry:
+                yield entry["file"]
+            yield from _files(entry)
 
 
 def require_chapter(name: str) -> str:

@@ -1,8 +1,8 @@
 """Run chapters: drafts through papermill, in parallel, each whole or not at all.
 
-A run lives in `_build/run/<variant>/`: `NN-name.ipynb` and `results/NN-name.json`, both
+A run lives in `_build/run/<variant>/`: `<chapter>.ipynb` and `results/<chapter>.json`, both
 put there by renaming once the chapter has finished. A chapter that fails leaves
-`NN-name.failed.ipynb`; an interrupted one leaves nothing.
+`<chapter>.failed.ipynb`; an interrupted one leaves nothing.
 """
 
 import json

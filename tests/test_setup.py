@@ -121,7 +121,7 @@ def test_readme_snippets_run(capsys):
     assert found["bound"] == pytest.approx(divergence, abs=error)
     exec(compile(snippets[4], "README.md", "exec"), names)
     before, after, wrong, exact = map(float, re.findall(r"\d\.\d*", capsys.readouterr().out))
-    # The bars of chapter 5; a wrong code leaves entities where another place is.
+    # The bars of `book/claims/concepts.yml`; a wrong code leaves entities where another place is.
     assert after < before / 10 and wrong > before / 2 and exact >= 0.95
 
 

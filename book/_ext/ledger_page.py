@@ -1,6 +1,6 @@
 """The `{ledger}` directive: claims, verdicts and measured numbers, where the page asks.
 
-    ```{ledger} 01-why-energy      the claims of one chapter, each with its checks
+    ```{ledger} why-energy      the claims of one chapter, each with its checks
     ```{ledger} all                every claim of the report, a table a chapter
     ```{ledger} summary            how many claims have which verdict
     ```{ledger} runs               which run of each chapter is shown
