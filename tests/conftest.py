@@ -133,12 +133,12 @@ def make_book(root: Path) -> Book:
     for file in ("_config.yml", "requirements.lock"):
         shutil.copy(ROOT / file, root / file)
     names = {"01-one": "one", "02-two": "two"}
-    toc = "format: jb-book\nroot: book/index\nchapters:\n"
+    toc = "format: jb-book\nroot: book/index\nparts:\n  - numbered: true\n    chapters:\n"
     (root / "book" / "claims").mkdir()
     for number, (name, topic) in enumerate(names.items(), start=1):
         text = CHAPTER.format(name=name, topic=topic, title=f"Chapter {topic}")
         (root / "book" / f"{name}.md").write_text(text)
-        toc += f"  - file: book/{name}.ipynb\n"
+        toc += f"      - file: book/{name}.ipynb\n"
         claims = CLAIMS.format(topic=topic, number=number)
         (root / "book" / "claims" / f"{name}.yml").write_text(claims)
     (root / "_toc.yml").write_text(toc)

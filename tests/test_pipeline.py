@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from ebmbook import execute, notebooks, runner
+from ebmbook import execute, notebooks, runner, site
 
 ROOT = Path(__file__).resolve().parents[1]
 NBVAL = ["-p", "no:cacheprovider", "-W", "default", "--nbval-lax", "--nbval-current-env"]
@@ -453,6 +453,44 @@ class TestRecord:
         done = recorded_book.shell(*command, "out.ipynb", "-p", "seed", "3", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert json.loads((tmp_path / "results/01-one.json").read_text())["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    "toc, expected",
+    [
+        ("chapters: [{file: book/b.ipynb}, {file: book/page}, {file: book/a.ipynb}]", ["b", "a"]),
+        (
+            "parts:\n"
+            "- {caption: One, chapters: [{file: book/c.ipynb, sections: [{file: book/d.ipynb}]}]}\n"
+            "- {chapters: [{file: book/a.ipynb}, {url: 'https://example.org', title: x}]}\n"
+            "- {caption: Later, chapters: }\n",
+            ["c", "d", "a"],
+        ),
+        ("root: book/index", []),
+    ],
+)
+def test_the_order_is_the_table_of_contents(tmp_path, monkeypatch, toc, expected):
+    """In parts, chapters and sections, as they are read; a page that is not executed is none."""
+    (tmp_path / "_toc.yml").write_text(toc)
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    assert notebooks.chapters() == expected
+
+
+def test_an_old_address_leads_on(tmp_path, monkeypatch):
+    """By itself and by a link, which the check of links follows; to nowhere is told."""
+    (tmp_path / "moved.yml").write_text("01-old: new\n")
+    monkeypatch.setattr(site, "MOVED", tmp_path / "moved.yml")
+    pages = tmp_path / "html"
+    pages.mkdir()
+    site.lead_on(pages)
+    page = (pages / "01-old.html").read_text()
+    assert 'http-equiv="refresh" content="0; url=new.html"' in page
+    assert site.broken_links(pages) == ["01-old.html: new.html: no such file"]
+    (pages / "new.html").write_text("<title>new</title>")
+    assert site.broken_links(pages) == []
+    monkeypatch.setattr(site, "MOVED", tmp_path / "none.yml")
+    site.lead_on(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["html", "moved.yml"]
 
 
 def test_html_is_strict_and_stays_strict(copy_of_recorded):
