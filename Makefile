@@ -1,6 +1,6 @@
 # The book: `make book` runs and renders it, `make test` says whether its results hold.
 #
-#   make run CHAPTER=01-why-energy PROFILE=full SEED=3 DEVICE=cuda PARAMS="n_seeds=10"
+#   make run CHAPTER=why-energy PROFILE=full SEED=3 DEVICE=cuda PARAMS="n_seeds=10"
 #
 # Every target sets up .venv by itself; a second call starts at once.
 

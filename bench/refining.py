@@ -3,10 +3,10 @@
     make bench-refining              two minutes on two cores
     python bench/refining.py --rounds 5
 
-Five GANs of the plane, of the width of chapter 11b, unschooled: time does not depend on what the
-weights are. Each method makes 2,500 samples of each at the budget of that chapter, in rounds, so
-that a machine that slows down slows all. Below, the longest run in use: 10,000 Langevin chains of
-1,000 steps on one GAN, at that width and at that of chapter 6b.
+Five GANs of the plane, of the width of `book/refining.md`, unschooled: time does not depend on
+what the weights are. Each method makes 2,500 samples of each at the budget of that chapter, in
+rounds, so that a machine that slows down slows all. Below, the longest run in use: 10,000
+Langevin chains of 1,000 steps on one GAN, at that width and at that of `book/gan-pictures.md`.
 
 The table goes to _build/bench/refining.md.
 """
@@ -25,8 +25,8 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
+from ebmbook.claims import write_atomic  # noqa: E402
 from ebmref import ddls, gan  # noqa: E402
-from ebmref.claims import write_atomic  # noqa: E402
 
 K, N, BUDGET = 5, 2_500, 200
 CHAINS, STEPS = 10_000, 1_000

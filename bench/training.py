@@ -32,8 +32,8 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
+from ebmbook.claims import write_atomic  # noqa: E402
 from ebmref import gan  # noqa: E402
-from ebmref.claims import write_atomic  # noqa: E402
 
 
 class Work(NamedTuple):
@@ -49,7 +49,7 @@ class Work(NamedTuple):
     n_data: int
 
 
-# Of chapter 6b, without the averages, which the plain loop has not.
+# Of `book/gan-pictures.md`, without the averages, which the plain loop has not.
 PICTURES = gan.Recipe(learning_rate=(1e-3, 1e-3), penalty=1.0, penalty_every=8)
 GRID = gan.Recipe(batch=64, learning_rate=(1e-3, 1e-3), penalty=0.3, penalty_every=4)
 WORKS = [

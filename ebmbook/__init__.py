@@ -1,4 +1,7 @@
-"""The book's tool chain: text sources to executed notebooks, records, ledger and HTML.
+"""The book's machinery: what a chapter imports, and the tool chain that makes pages of it.
+
+A chapter needs `ledger`, `plots`, `claims` and `runs`, which are light; text sources to executed
+notebooks, records and HTML need the tools of the extra `book`.
 
 Run as `python -m ebmbook`; the Makefile has the everyday commands.
 """

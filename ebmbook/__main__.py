@@ -8,18 +8,17 @@ import sys
 
 import yaml
 
-from ebmbook import INTERRUPTED, notebooks, records, site
-from ebmbook.notebooks import BOOK, ROOT, BookError
+from ebmbook import INTERRUPTED, claims, notebooks, records, site
+from ebmbook.notebooks import BOOK, CLAIMS, ROOT, BookError
+from ebmbook.profiles import resolve_profile
 from ebmbook.runner import Variant, run_chapters
-from ebmref import claims
-from ebmref.profiles import resolve_profile
 
 
 def _variant(args: argparse.Namespace) -> Variant:
     """The profile and parameters of the command line, checked."""
     if args.device:
         # Only here: torch takes seconds to import.
-        from ebmref.runs import resolve_device
+        from ebmbook.runs import resolve_device
 
         os.environ["EBMREF_DEVICE"] = str(resolve_device(args.device))
     parameters = {}
@@ -77,7 +76,7 @@ def check(args: argparse.Namespace) -> int:
         if not path.is_file():
             raise BookError(f"{chapter}: no results in {folder.relative_to(ROOT)}; run it first")
         measures[chapter] = claims.parse_results(path.read_text(), path.name)["measures"]
-    judgements = claims.judge_all(claims.load_claims(BOOK / "claims.yml"), measures)
+    judgements = claims.judge_all(notebooks.claims_in_order(), measures)
     for judgement in judgements if not args.brief else []:
         print("\n".join(judgement.rows()))
     table = [judgement.as_dict() for judgement in judgements]
@@ -99,7 +98,7 @@ def main() -> int:
         command.set_defaults(function=function)
         command.add_argument("--profile", help="quick or full; records are full")
         if function in (run, record):
-            command.add_argument("--chapter", help="one chapter, for example 01-why-energy")
+            command.add_argument("--chapter", help="one chapter, for example why-energy")
             command.add_argument("--jobs", type=int, default=1, help="chapters at a time")
         if function is record:
             command.add_argument("--anew", action="store_true", help="run even what is fresh")
@@ -118,7 +117,7 @@ def main() -> int:
     if getattr(args, "jobs", 1) < 1:
         parser.error("--jobs must be 1 or more")
     try:
-        claims.load_claims(BOOK / "claims.yml")
+        claims.load_claims(CLAIMS)
         return args.function(args)
     except (BookError, ValueError) as error:
         print(error, file=sys.stderr)

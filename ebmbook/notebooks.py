@@ -1,6 +1,6 @@
 """Notebooks as data: drafts from the text sources, runs in one normal form, records.
 
-A chapter's source is `book/NN-name.md`; everything else is made from it. A draft is the
+A chapter's source is `book/<topic>.md`; everything else is made from it. A draft is the
 source as an unexecuted notebook; a run is that notebook executed and normalised; a record
 is a run installed beside its source.
 """
@@ -8,6 +8,7 @@ is a run installed beside its source.
 import ast
 import json
 import threading
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,11 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
-from ebmbook import keys
-from ebmref import claims
+from ebmbook import claims, keys
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
+CLAIMS = BOOK / "claims"
 RUNS = ROOT / "_build" / "run"
 CHECKPOINTS = ROOT / "_build" / "checkpoints"
 # What decides a cell's look and behaviour; the rest of its metadata is noise.
@@ -34,9 +35,17 @@ class BookError(Exception):
 
 def chapters() -> list[str]:
     """The executed chapters, in the order of `_toc.yml`, which names their notebooks."""
-    entries = yaml.safe_load((ROOT / "_toc.yml").read_text())["chapters"]
-    paths = [Path(entry["file"]) for entry in entries]
+    paths = map(Path, _files(yaml.safe_load((ROOT / "_toc.yml").read_text())))
     return [path.stem for path in paths if path.suffix == ".ipynb"]
+
+
+def _files(toc: dict[str, Any]) -> Iterator[str]:
+    """The files below one entry of a table of contents, in the order of reading."""
+    for kind in ("parts", "chapters", "sections"):
+        for entry in toc.get(kind) or []:
+            if "file" in entry:
+                yield entry["file"]
+            yield from _files(entry)
 
 
 def require_chapter(name: str) -> str:
@@ -48,6 +57,17 @@ def require_chapter(name: str) -> str:
     if name not in chapters():
         raise BookError(f"unknown chapter {name!r}; one of {', '.join(chapters())}")
     return name
+
+
+def claims_in_order() -> list[claims.Claim]:
+    """All claims, in the order of their chapters; those of chapters to come stand last.
+
+    Raises:
+        LedgerError: the claims are not valid.
+    """
+    place = {name: i for i, name in enumerate(chapters())}
+    found = claims.load_claims(CLAIMS)
+    return sorted(found, key=lambda claim: place.get(claim.chapter, len(place)))
 
 
 def source_path(chapter: str) -> Path:
@@ -190,7 +210,7 @@ def _sources(root: Path, state: tuple) -> keys.Sources:
 
 def verdict_lines(chapter: str, measures: dict[str, claims.Measure]) -> str:
     """What the last cell prints, from the measures and the claims as they are now."""
-    judged = claims.judge_all(claims.load_claims(BOOK / "claims.yml"), {chapter: measures})
+    judged = claims.judge_all(claims.load_claims(CLAIMS), {chapter: measures})
     return "".join(got.line() + "\n" for got in judged if got.claim.chapter == chapter)
 
 

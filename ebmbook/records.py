@@ -7,10 +7,9 @@ import sys
 
 from nbformat import NotebookNode
 
-from ebmbook import inputs, notebooks
+from ebmbook import claims, inputs, notebooks
 from ebmbook.notebooks import BOOK, ROOT, BookError
 from ebmbook.runner import Variant, run_chapters
-from ebmref import claims
 
 # A clone carries every record: figures stay few and small.
 MAX_BYTES = 600_000
@@ -114,7 +113,7 @@ def _faults(name: str, record: NotebookNode, results: dict):
     if [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
         yield f"{name}: the record was not executed from its first cell to its last"
     if not notebooks.is_of_its_verdicts(name, record):
-        yield f"{name}: the record's verdicts are not those of claims.yml"
+        yield f"{name}: the record's verdicts are not those of its claims"
     cover = cover_of(record)
     if cover is not None and not (COVER.is_file() and COVER.read_bytes() == cover):
         yield f"{name}: {COVER.name} is not the picture of the record"

@@ -1,8 +1,8 @@
 """Run chapters: drafts through papermill, in parallel, each whole or not at all.
 
-A run lives in `_build/run/<variant>/`: `NN-name.ipynb` and `results/NN-name.json`, both
+A run lives in `_build/run/<variant>/`: `<chapter>.ipynb` and `results/<chapter>.json`, both
 put there by renaming once the chapter has finished. A chapter that fails leaves
-`NN-name.failed.ipynb`; an interrupted one leaves nothing.
+`<chapter>.failed.ipynb`; an interrupted one leaves nothing.
 """
 
 import json
@@ -19,9 +19,8 @@ from typing import Any
 from nbformat import NotebookNode
 from tqdm import tqdm
 
-from ebmbook import INTERRUPTED, inputs, notebooks
-from ebmbook.notebooks import BOOK, CHECKPOINTS, ROOT, RUNS, BookError
-from ebmref import claims
+from ebmbook import INTERRUPTED, claims, inputs, notebooks
+from ebmbook.notebooks import BOOK, CHECKPOINTS, CLAIMS, ROOT, RUNS, BookError
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ def _execute(
     environment = os.environ | {
         "EBMREF_PROFILE": variant.profile,
         "EBMREF_RESULTS": str(draft.parent),
-        "EBMREF_CLAIMS": str(BOOK / "claims.yml"),
+        "EBMREF_CLAIMS": str(CLAIMS),
         "EBMREF_CHECKPOINTS": os.environ.get("EBMREF_CHECKPOINTS") or str(CHECKPOINTS),
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }

@@ -9,11 +9,24 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
+import yaml
+
 from ebmbook import notebooks
-from ebmbook.notebooks import BOOK, ROOT, BookError
+from ebmbook.notebooks import BOOK, CLAIMS, ROOT, BookError
 
 SITE = ROOT / "_build" / "site"
 HTML = ROOT / "_build" / "html"
+MOVED = BOOK / "moved.yml"
+LEADS_ON = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>Moved</title>
+<meta http-equiv="refresh" content="0; url={name}.html">
+<link rel="canonical" href="{name}.html">
+<p>This page has moved: <a href="{name}.html">{name}</a>.</p>
+</html>
+"""
 
 
 def stage(name: str, notebook_folder: Path) -> Path:
@@ -26,11 +39,10 @@ def stage(name: str, notebook_folder: Path) -> Path:
     sources = [
         ROOT / "_config.yml",
         ROOT / "_toc.yml",
-        BOOK / "claims.yml",
         BOOK / "references.bib",
     ]
     sources += [path for path in BOOK.glob("*.md") if path.stem not in chapters]
-    sources += [*BOOK.glob("_static/*"), *BOOK.glob("_ext/*.py")]
+    sources += [*CLAIMS.glob("*.yml"), *BOOK.glob("_static/*"), *BOOK.glob("_ext/*.py")]
     wanted = {path.relative_to(ROOT): path for path in sources}
     for chapter in chapters:
         wanted[Path("book") / f"{chapter}.ipynb"] = notebook_folder / f"{chapter}.ipynb"
@@ -72,6 +84,7 @@ def build(name: str, notebook_folder: Path) -> Path:
             print(line, file=sys.stderr)
         raise BookError(f"the HTML build failed; the whole log: {log.relative_to(ROOT)}")
     built = source / "_build" / "html"
+    lead_on(built / "book")
     if broken := broken_links(built):
         for line in broken[:20]:
             print(line, file=sys.stderr)
@@ -85,6 +98,13 @@ def build(name: str, notebook_folder: Path) -> Path:
     fresh.rename(HTML)
     shutil.rmtree(old, ignore_errors=True)
     return HTML / "index.html"
+
+
+def lead_on(pages: Path) -> None:
+    """Leave a page at every old address of `book/moved.yml` that leads to the new one."""
+    moved = yaml.safe_load(MOVED.read_text()) if MOVED.is_file() else {}
+    for old, name in moved.items():
+        (pages / f"{old}.html").write_text(LEADS_ON.format(name=name), encoding="utf-8")
 
 
 class _Links(HTMLParser):

@@ -29,8 +29,8 @@ from tqdm import tqdm
 
 from ebmref import checkpoints
 from ebmref.learning import Networks
-from ebmref.runs import derive_seed
 from ebmref.scenes import ENTITY, POSITION, Family, Scenes, Tasks, attended
+from ebmref.seeds import derive_seed
 from ebmref.unrolling import Inner, check_field, descend, is_number
 
 # --- the energy ------------------------------------------------------------------------

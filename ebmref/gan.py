@@ -31,7 +31,7 @@ from torch.nn.utils import parametrize
 from tqdm import tqdm
 
 from ebmref.learning import Networks
-from ebmref.runs import derive_seed
+from ebmref.seeds import derive_seed
 
 LOSSES = ("non-saturating", "saturating")
 

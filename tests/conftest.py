@@ -39,7 +39,7 @@ n = None  # draws
 ```{{code-cell}}
 import torch
 
-from ebmref import ledger
+from ebmbook import ledger
 
 run = ledger.start("{name}", profile, seed, device)
 n = n or run.pick(quick=100, full=400)
@@ -61,20 +61,19 @@ ledger.verdicts()
 """
 
 CLAIMS = """\
-{name}:
-  - id: claim-{topic}
-    where: "1"
-    says: The mean of $n$ draws is small.
-    verdict: reproduced
-    finding: It is.
-    checks:
-      - measure: {topic}/mean
-        equals: 0
-        tolerance: 1
-        because: ten standard errors
-  - id: eq-{number}
-    where: "1"
-    says: Three lines are enough.
+- id: claim-{topic}
+  where: "1"
+  says: The mean of $n$ draws is small.
+  verdict: reproduced
+  finding: It is.
+  checks:
+    - measure: {topic}/mean
+      equals: 0
+      tolerance: 1
+      because: ten standard errors
+- id: eq-{number}
+  where: "1"
+  says: Three lines are enough.
 """
 
 
@@ -89,6 +88,9 @@ class Book:
 
     def record(self, name: str) -> Path:
         return self.root / "book" / f"{name}.ipynb"
+
+    def claims(self, name: str) -> Path:
+        return self.root / "book" / "claims" / f"{name}.yml"
 
     def run_folder(self, variant: str = "quick") -> Path:
         return self.root / "_build" / "run" / variant
@@ -131,15 +133,15 @@ def make_book(root: Path) -> Book:
     for file in ("_config.yml", "requirements.lock"):
         shutil.copy(ROOT / file, root / file)
     names = {"01-one": "one", "02-two": "two"}
-    toc = "format: jb-book\nroot: book/index\nchapters:\n"
-    claims = ""
+    toc = "format: jb-book\nroot: book/index\nparts:\n  - numbered: true\n    chapters:\n"
+    (root / "book" / "claims").mkdir()
     for number, (name, topic) in enumerate(names.items(), start=1):
         text = CHAPTER.format(name=name, topic=topic, title=f"Chapter {topic}")
         (root / "book" / f"{name}.md").write_text(text)
-        toc += f"  - file: book/{name}.ipynb\n"
-        claims += CLAIMS.format(name=name, topic=topic, number=number)
+        toc += f"      - file: book/{name}.ipynb\n"
+        claims = CLAIMS.format(topic=topic, number=number)
+        (root / "book" / "claims" / f"{name}.yml").write_text(claims)
     (root / "_toc.yml").write_text(toc)
-    (root / "book" / "claims.yml").write_text(claims)
     (root / "book" / "index.md").write_text("# Small\n\n```{ledger} all\n```\n")
     (root / "book" / "references.bib").write_text("")
     return Book(root)

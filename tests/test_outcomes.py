@@ -1,4 +1,4 @@
-"""Closed forms behind chapter 1: resultant, mixture density, partition function."""
+"""Closed forms behind `book/why-energy.md`: resultant, mixture density, partition function."""
 
 import math
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from ebmbook import execute, runner
+from ebmbook import execute, notebooks, runner, site
 
 ROOT = Path(__file__).resolve().parents[1]
 NBVAL = ["-p", "no:cacheprovider", "-W", "default", "--nbval-lax", "--nbval-current-env"]
@@ -63,18 +63,18 @@ def test_only_what_changed_runs_again(book):
     book.edit(book.source("02-two"), "Some prose", "Other prose")
     assert ran() == set()
     assert "Other prose" in (book.run_folder() / "02-two.ipynb").read_text()
-    book.edit(book.root / "book/claims.yml", "claim-one\n", "claim-uno\n")
-    book.edit(book.root / "book/claims.yml", "tolerance: 1\n", "tolerance: 0.000001\n")
+    book.edit(book.claims("01-one"), "claim-one\n", "claim-uno\n")
+    book.edit(book.claims("01-one"), "tolerance: 1\n", "tolerance: 0.000001\n")
     assert ran() == set()
     assert "claim-uno: OPEN, claims.yml says" in (book.run_folder() / "01-one.ipynb").read_text()
     book.edit(book.source("02-two"), "quick=100", "quick=101")
     assert ran() == {"02-two"}
-    book.edit(book.root / "ebmref/plots.py", '"figure.dpi": 100', '"figure.dpi": 101')
+    book.edit(book.root / "ebmbook/plots.py", '"figure.dpi": 100', '"figure.dpi": 101')
     assert ran() == {"01-one", "02-two"}
-    with (book.root / "ebmref/runs.py").open("a") as file:
+    with (book.root / "ebmbook/runs.py").open("a") as file:
         file.write("# changed\n")
     assert ran() == set()
-    path = book.root / "ebmref/runs.py"
+    path = book.root / "ebmbook/runs.py"
     book.edit(path, "torch.set_num_threads(1)", "torch.set_num_threads(2)")
     assert ran() == {"01-one", "02-two"}
     assert ran() == set()
@@ -137,9 +137,9 @@ def test_a_slip_in_the_package_is_one_line(book):
     """Which file, and where."""
     with (book.root / "ebmref/outcomes.py").open("a") as file:
         file.write("def (\n")
-    with (book.root / "ebmref/plots.py").open("a") as file:
+    with (book.root / "ebmbook/plots.py").open("a") as file:
         file.write("from ebmref import outcomes\n")
-    book.edit(book.source("01-one"), "import torch\n", "import torch\n\nfrom ebmref import plots\n")
+    book.edit(book.source("01-one"), "import ledger\n", "import ledger, plots\n")
     done = book.call("run", "--chapter", "01-one")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -253,7 +253,7 @@ def test_bad_input_is_one_line(book, args, names):
 
 
 def test_bad_claims_and_results_are_one_line(copy_of_recorded):
-    """Neither a bad claims.yml nor a damaged results file overwrites the last ledger."""
+    """Neither a bad claim nor a damaged results file overwrites the last ledger."""
     book = copy_of_recorded
     assert book.call("check", "--profile", "full").returncode == 0
     ledger = book.run_folder("full") / "ledger.json"
@@ -268,19 +268,19 @@ def test_bad_claims_and_results_are_one_line(copy_of_recorded):
         book.results("01-one", "full").write_text(text)
         assert_one_line(book.call("check", "--profile", "full"), "01-one.json")
     book.results("01-one", "full").write_text(good)
-    book.edit(book.root / "book/claims.yml", "verdict: reproduced", "verdict: splendid")
+    book.edit(book.claims("01-one"), "verdict: reproduced", "verdict: splendid")
     for command in ("check", "run", "record", "html"):
-        assert_one_line(book.call(command, "--profile", "full"), "claims.yml", "splendid")
+        assert_one_line(book.call(command, "--profile", "full"), "01-one.yml", "splendid")
     assert ledger.read_bytes() == before
 
 
 def test_check_fails_when_a_number_leaves_its_threshold(copy_of_recorded):
     """The claim falls back to open, the failing check is named, the exit status is 1."""
     book = copy_of_recorded
-    book.edit(book.root / "book/claims.yml", "tolerance: 1\n", "tolerance: 0.000001\n")
+    book.edit(book.claims("01-one"), "tolerance: 1\n", "tolerance: 0.000001\n")
     done = book.call("check", "--profile", "full")
     assert done.returncode == 1
-    assert "claim-one: OPEN, claims.yml says reproduced: one/mean is" in done.stderr
+    assert "claim-one: OPEN, 01-one.yml says reproduced: one/mean is" in done.stderr
     table = json.loads((book.run_folder("full") / "ledger.json").read_text())
     assert [row["verdict"] for row in table if row["id"] == "claim-one"] == ["open"]
 
@@ -303,13 +303,13 @@ class TestAlarm:
 
     def test_rings_when_a_chapter_raises(self, copy_of_recorded):
         book = copy_of_recorded
-        book.edit(book.root / "ebmref/ledger.py", "    n = None\n", "    n = None + 1\n")
+        book.edit(book.root / "ebmbook/ledger.py", "    n = None\n", "    n = None + 1\n")
         assert self.nbval(book).returncode == 1
 
     def test_rings_when_a_number_leaves_its_threshold(self, copy_of_recorded):
         """The package now measures something else; the record still says reproduced."""
         book = copy_of_recorded
-        path = book.root / "ebmref/ledger.py"
+        path = book.root / "ebmbook/ledger.py"
         book.edit(path, "    value = float(value)\n", "    value = float(value) + 2\n")
         done = self.nbval(book)
         assert done.returncode == 1
@@ -317,7 +317,7 @@ class TestAlarm:
 
 
 class TestRecord:
-    """A record is of its source, executed, and says what claims.yml says."""
+    """A record is of its source, executed, and says what its claims say."""
 
     def faults(self, book) -> str:
         code = "from ebmbook.records import faults; print(*faults('01-one'), sep='\\n')"
@@ -334,7 +334,7 @@ class TestRecord:
     def test_stale_code_names_the_commands(self, copy_of_recorded):
         """Code that the numbers depend on was changed, and nothing was run since."""
         book = copy_of_recorded
-        path = book.root / "ebmref/runs.py"
+        path = book.root / "ebmbook/runs.py"
         book.edit(path, "torch.set_num_threads(1)", "torch.set_num_threads(2)")
         told = self.faults(book)
         assert "the code that its numbers depend on was changed" in told
@@ -357,7 +357,7 @@ class TestRecord:
 
     def test_changed_verdict_is_caught(self, copy_of_recorded):
         book = copy_of_recorded
-        book.edit(book.root / "book/claims.yml", "verdict: reproduced", "verdict: corrected")
+        book.edit(book.claims("01-one"), "verdict: reproduced", "verdict: corrected")
         assert "verdicts are not those" in self.faults(book)
 
     def test_prose_is_renewed_without_a_run(self, copy_of_recorded):
@@ -377,6 +377,44 @@ class TestRecord:
         done = recorded_book.shell(*command, "out.ipynb", "-p", "seed", "3", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert json.loads((tmp_path / "results/01-one.json").read_text())["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    "toc, expected",
+    [
+        ("chapters: [{file: book/b.ipynb}, {file: book/page}, {file: book/a.ipynb}]", ["b", "a"]),
+        (
+            "parts:\n"
+            "- {caption: One, chapters: [{file: book/c.ipynb, sections: [{file: book/d.ipynb}]}]}\n"
+            "- {chapters: [{file: book/a.ipynb}, {url: 'https://example.org', title: x}]}\n"
+            "- {caption: Later, chapters: }\n",
+            ["c", "d", "a"],
+        ),
+        ("root: book/index", []),
+    ],
+)
+def test_the_order_is_the_table_of_contents(tmp_path, monkeypatch, toc, expected):
+    """In parts, chapters and sections, as they are read; a page that is not executed is none."""
+    (tmp_path / "_toc.yml").write_text(toc)
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    assert notebooks.chapters() == expected
+
+
+def test_an_old_address_leads_on(tmp_path, monkeypatch):
+    """By itself and by a link, which the check of links follows; to nowhere is told."""
+    (tmp_path / "moved.yml").write_text("01-old: new\n")
+    monkeypatch.setattr(site, "MOVED", tmp_path / "moved.yml")
+    pages = tmp_path / "html"
+    pages.mkdir()
+    site.lead_on(pages)
+    page = (pages / "01-old.html").read_text()
+    assert 'http-equiv="refresh" content="0; url=new.html"' in page
+    assert site.broken_links(pages) == ["01-old.html: new.html: no such file"]
+    (pages / "new.html").write_text("<title>new</title>")
+    assert site.broken_links(pages) == []
+    monkeypatch.setattr(site, "MOVED", tmp_path / "none.yml")
+    site.lead_on(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["html", "moved.yml"]
 
 
 def test_html_is_strict_and_stays_strict(copy_of_recorded):

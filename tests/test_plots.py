@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from ebmref import plots
+from ebmbook import plots
 
 
 def contrast(colour: str, ground: str) -> float:

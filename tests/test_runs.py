@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ebmref import profiles, runs
+from ebmbook import profiles, runs
 
 
 @pytest.fixture(autouse=True)

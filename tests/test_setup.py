@@ -1,8 +1,11 @@
 """One source of versions: pyproject has the ranges, the lock the pins, everything else follows."""
 
+import ast
 import importlib.metadata
 import math
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -118,15 +121,34 @@ def test_readme_snippets_run(capsys):
     assert found["bound"] == pytest.approx(divergence, abs=error)
     exec(compile(snippets[4], "README.md", "exec"), names)
     before, after, wrong, exact = map(float, re.findall(r"\d\.\d*", capsys.readouterr().out))
-    # The bars of chapter 5; a wrong code leaves entities where another place is.
+    # The bars of `book/claims/concepts.yml`; a wrong code leaves entities where another place is.
     assert after < before / 10 and wrong > before / 2 and exact >= 0.95
 
 
 def test_sources_name_no_machine():
     """No absolute home or scratch paths in what is committed by hand."""
     here = re.compile(r"/(?:home|root|tmp|Users)/\w")
-    places = [("ebmref", "**/*.py"), ("ebmbook", "*.py"), ("bench", "*"), ("book", "*")]
-    for folder, pattern in [*places, (".", "*.yml")]:
+    places = [("ebmref", "**/*.py"), ("ebmbook", "*.*"), ("bench", "*"), ("book", "*")]
+    for folder, pattern in [*places, ("book", "claims/*"), (".", "*.yml")]:
         for path in (ROOT / folder).glob(pattern):
             if path.is_file():
                 assert here.search(path.read_text(encoding="utf-8")) is None, path
+
+
+def test_the_package_knows_nothing_of_the_book():
+    """No module of `ebmref` imports one of `ebmbook`."""
+    for path in (ROOT / "ebmref").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in getattr(node, "names", [])]
+            assert not [name for name in names if str(name).startswith("ebmbook")], path
+
+
+def test_what_a_chapter_imports_is_light():
+    """A notebook opened alone has the package's dependencies, not the tools that make pages."""
+    code = "import sys; from ebmbook import claims, ledger, plots, runs; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    tools = {"jupytext", "papermill", "nbformat", "nbclient", "sphinx", "jupyter_book"}
+    assert tools & set(done.stdout.split()) == set()

@@ -1,4 +1,4 @@
-"""What chapter 1 says of least squares, mixtures and energies, on cases small enough to solve."""
+"""What `book/why-energy.md` says of squares, mixtures and energies, in cases small enough."""
 
 import math
 

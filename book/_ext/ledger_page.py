@@ -1,11 +1,11 @@
 """The `{ledger}` directive: claims, verdicts and measured numbers, where the page asks.
 
-    ```{ledger} 01-why-energy      the claims of one chapter, each with its checks
+    ```{ledger} why-energy      the claims of one chapter, each with its checks
     ```{ledger} all                every claim of the report, a table a chapter
     ```{ledger} summary            how many claims have which verdict
     ```{ledger} runs               which run of each chapter is shown
 
-Reads `claims.yml` and the results that the notebooks carry, so that a page can only show
+Reads the claims and the results that the notebooks carry, so that a page can only show
 what the notebooks beside it measured. Leaves `_static/ledger.json` for machines.
 """
 
@@ -13,13 +13,12 @@ import json
 from collections import Counter, defaultdict
 from pathlib import Path
 
-import nbformat
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 from sphinx.errors import ExtensionError
 
-from ebmref import claims
+from ebmbook import claims, notebooks
 
 BADGES = {
     "open": "muted",
@@ -35,12 +34,12 @@ def load(srcdir: str) -> tuple[list[claims.Judgement], dict[str, dict]]:
     book = Path(srcdir) / "book"
     try:
         results = {}
-        for path in sorted(book.glob("*.ipynb")):
-            carried = nbformat.read(path, as_version=4).metadata.get("ebmref", {}).get("results")
-            results[path.stem] = claims.parse_results(json.dumps(carried), path.name)
+        for chapter in notebooks.chapters():
+            path = book / f"{chapter}.ipynb"
+            results[chapter] = notebooks.results_of(notebooks.read(path), path.name)
         measures = {chapter: result["measures"] for chapter, result in results.items()}
-        return claims.judge_all(claims.load_claims(book / "claims.yml"), measures), results
-    except claims.LedgerError as error:
+        return claims.judge_all(notebooks.claims_in_order(), measures), results
+    except (claims.LedgerError, notebooks.BookError) as error:
         raise ExtensionError(str(error)) from None
 
 
@@ -147,8 +146,9 @@ class Ledger(Directive):
     def run(self) -> list[nodes.Node]:
         env = self.state.document.settings.env
         judgements, results = load(env.srcdir)
-        for path in ("claims.yml", *(f"{chapter}.ipynb" for chapter in results)):
-            env.note_dependency(f"book/{path}")
+        book = Path(env.srcdir) / "book"
+        for path in [*book.glob("claims/*.yml"), *(book / f"{name}.ipynb" for name in results)]:
+            env.note_dependency(str(path.relative_to(env.srcdir)))
         for code in (__file__, claims.__file__):
             env.note_dependency(code)
         view = self.arguments[0]
@@ -161,9 +161,9 @@ class Ledger(Directive):
         elif any(judgement.claim.chapter == view for judgement in judgements):
             lines = chapter_lines(judgements, view)
         else:
-            raise self.error(f"ledger: {view!r} is no chapter of claims.yml, nor a view")
+            raise self.error(f"ledger: {view!r} is no chapter with claims, nor a view")
         node = nodes.container(classes=["ledger"])
-        self.state.nested_parse(StringList(lines, "claims.yml"), self.content_offset, node)
+        self.state.nested_parse(StringList(lines, "claims"), self.content_offset, node)
         return [node]
 
 
