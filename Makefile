@@ -18,15 +18,19 @@ PY := .venv/bin/python
 EBM := $(PY) -m ebmbook
 CHOSEN := $(if $(CHAPTER),--chapter "$(CHAPTER)")
 SIZE := $(if $(PROFILE),--profile "$(PROFILE)")
-# nbval: a whole notebook stays in one worker; records are judged in the quick profile.
-NBVAL := -p no:cacheprovider -W default --nbval-lax --nbval-current-env --dist loadscope
+FRESH ?=
+# nbval: a whole notebook stays in one worker; records are judged in the quick profile, by its
+# runs where these are fresh, else by a kernel; FRESH=1: by a kernel in any case.
+NBVAL := -p no:cacheprovider -W default --nbval-lax --nbval-current-env --dist loadscope \
+  $(if $(FRESH),,-p ebmbook.replay)
 
 .PHONY: help book run check record html test nbval lint bench bench-training bench-refining lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make book     run the chapters that changed (quick profile) and render them"
-	@echo "make test     unit tests, theorems, pipeline, and the committed records re-executed"
+	@echo "make test     unit tests, theorems, pipeline, and the committed records against the runs"
+	@echo "make nbval    the records alone: FRESH=1 executes them though their runs are fresh"
 	@echo "make html     render the committed records, nothing executed"
 	@echo "make run      run chapters: CHAPTER= PROFILE=quick|full SEED= DEVICE= PARAMS='name=value ...'"
 	@echo "make check    hold the last run of PROFILE against the ledger"

@@ -160,6 +160,22 @@ def recorded_book(tmp_path_factory) -> Book:
     return book
 
 
+@pytest.fixture(scope="session")
+def judged_book(recorded_book, tmp_path_factory) -> Book:
+    """A small book with its records and a quick run of its first chapter; do not change it."""
+    root = tmp_path_factory.mktemp("judged") / "small"
+    book = Book(Path(shutil.copytree(recorded_book.root, root)))
+    done = book.call("run", "--chapter", "01-one")
+    assert done.returncode == 0, done.stderr
+    return book
+
+
+@pytest.fixture
+def copy_of_judged(judged_book, tmp_path) -> Book:
+    """A small book with its records and a quick run of its first chapter, yours to break."""
+    return Book(Path(shutil.copytree(judged_book.root, tmp_path / "copy")))
+
+
 @pytest.fixture
 def copy_of_recorded(recorded_book, tmp_path) -> Book:
     """A small book with its records made, yours to break."""
