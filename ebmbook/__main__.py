@@ -8,7 +8,7 @@ import sys
 
 import yaml
 
-from ebmbook import INTERRUPTED, notebooks, records, site
+from ebmbook import ENDINGS, INTERRUPTED, notebooks, records, site
 from ebmbook.notebooks import BOOK, ROOT, BookError
 from ebmbook.runner import Variant, run_chapters
 from ebmref import claims
@@ -111,7 +111,10 @@ def main() -> int:
                 help="any parameter of the chapter's parameters cell",
             )  # fmt: skip
     # A polite kill is an interrupt: children end, nothing half-written stays.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for how in ENDINGS:
+        # nohup has the closing of a terminal ignored.
+        if signal.getsignal(how) != signal.SIG_IGN:
+            signal.signal(how, signal.default_int_handler)
     args = parser.parse_args()
     if getattr(args, "jobs", 1) < 1:
         parser.error("--jobs must be 1 or more")
@@ -120,6 +123,11 @@ def main() -> int:
         return args.function(args)
     except (BookError, ValueError) as error:
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        # A full disk, a folder that may not be written.
+        where = f": {os.path.relpath(error.filename)}" if error.filename else ""
+        print(f"{error.strerror or error}{where}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: nothing half-written is left", file=sys.stderr)

@@ -141,7 +141,7 @@ def test_rings_when_a_threshold_changed(copy_of_judged, thresholds_in_key):
 
 
 def test_only_records_are_answered_by_runs(copy_of_judged):
-    """A notebook of the same name elsewhere, and the full profile, for which it was not run."""
+    """Not a notebook of the same name elsewhere, nor the source, nor in a profile not run."""
     book = copy_of_judged
     code = (
         "import os, pathlib, sys\n"
@@ -150,7 +150,7 @@ def test_only_records_are_answered_by_runs(copy_of_judged):
         "cells = [cell for cell in notebooks.read(record).cells if cell.cell_type == 'code']\n"
         "said = lambda path: replay.answers(path, cells) is not None\n"
         "print(said(record), said(pathlib.Path('01-one.ipynb').resolve()),"
-        " said(notebooks.record_path('02-two')))\n"
+        " said(notebooks.source_path('01-one')))\n"
         "os.environ['EBMREF_PROFILE'] = 'full'\n"
         "(notebooks.RUNS / 'full' / '01-one.ipynb').unlink()\n"
         "print(said(record))\n"
