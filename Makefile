@@ -11,6 +11,7 @@ SEED ?=
 DEVICE ?=
 PARAMS ?=
 ONLY ?=
+ANEW ?=
 # Of each of the processes side by side: more threads than cores is slower than fewer.
 THREADS := $(shell n=$$(( $$(getconf _NPROCESSORS_ONLN) / $(JOBS) )); echo $$(( n > 1 ? n : 1 )))
 
@@ -18,19 +19,24 @@ PY := .venv/bin/python
 EBM := $(PY) -m ebmbook
 CHOSEN := $(if $(CHAPTER),--chapter "$(CHAPTER)")
 SIZE := $(if $(PROFILE),--profile "$(PROFILE)")
-# nbval: a whole notebook stays in one worker; records are judged in the quick profile.
-NBVAL := -p no:cacheprovider -W default --nbval-lax --nbval-current-env --dist loadscope
+FRESH ?=
+# nbval: a whole notebook stays in one worker; records are judged in the quick profile, by its
+# runs where these are fresh, else by a kernel; FRESH=1: by a kernel in any case.
+NBVAL := -p no:cacheprovider -W default --nbval-lax --nbval-current-env --dist loadscope \
+  $(if $(FRESH),,-p ebmbook.replay)
 
-.PHONY: help book run check record html test nbval lint bench bench-training bench-refining lock clean
+.PHONY: help book run check record carry html test nbval lint bench bench-training bench-refining lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make book     run the chapters that changed (quick profile) and render them"
-	@echo "make test     unit tests, theorems, pipeline, and the committed records re-executed"
+	@echo "make test     unit tests, theorems, pipeline, and the committed records against the runs"
+	@echo "make nbval    the records alone: FRESH=1 executes them though their runs are fresh"
 	@echo "make html     render the committed records, nothing executed"
 	@echo "make run      run chapters: CHAPTER= PROFILE=quick|full SEED= DEVICE= PARAMS='name=value ...'"
 	@echo "make check    hold the last run of PROFILE against the ledger"
-	@echo "make record   make the committed notebooks anew: CHAPTER= PROFILE=quick|full"
+	@echo "make record   make the committed notebooks anew: CHAPTER= PROFILE=quick|full ANEW=1"
+	@echo "make carry    keep full records across a change that changes no number, by proof: CHAPTER="
 	@echo "make bench    samplers against public peers, into _build/bench: ONLY='hmc/*/100'"
 	@echo "make bench-training   a GAN's training against the plain loop, into _build/bench"
 	@echo "make bench-refining   seconds of every way to use a discriminator, into _build/bench"
@@ -52,7 +58,10 @@ check: .venv/ready
 	@$(EBM) check $(SIZE)
 
 record: .venv/ready
-	@$(EBM) record $(SIZE) --jobs $(JOBS) $(CHOSEN)
+	@$(EBM) record $(SIZE) --jobs $(JOBS) $(CHOSEN) $(if $(ANEW),--anew)
+
+carry: .venv/ready
+	@$(EBM) carry $(CHOSEN)
 
 html: .venv/ready
 	@$(EBM) html

@@ -8,7 +8,7 @@ import sys
 
 import yaml
 
-from ebmbook import INTERRUPTED, claims, notebooks, records, site
+from ebmbook import ENDINGS, INTERRUPTED, claims, notebooks, records, site
 from ebmbook.notebooks import BOOK, CLAIMS, ROOT, BookError
 from ebmbook.profiles import resolve_profile
 from ebmbook.runner import Variant, run_chapters
@@ -57,6 +57,20 @@ def record(args: argparse.Namespace) -> int:
     return 0
 
 
+def carry(args: argparse.Namespace) -> int:
+    """Keep the records across a change that changes no number, by proof."""
+    from ebmbook import carry as proofs
+
+    refused = 0
+    for name in _chosen(args):
+        try:
+            print(proofs.carry(name), file=sys.stderr)
+        except (BookError, ValueError) as error:
+            print(error, file=sys.stderr)
+            refused += 1
+    return 1 if refused else 0
+
+
 def html(args: argparse.Namespace) -> int:
     """Render the records, or the runs of a profile."""
     if args.profile is None:
@@ -93,12 +107,13 @@ def main() -> int:
     """Parse the command line; errors that the user can mend are one line."""
     parser = argparse.ArgumentParser(prog="python -m ebmbook", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for function in (run, record, html, check):
+    for function in (run, record, carry, html, check):
         command = commands.add_parser(function.__name__, help=function.__doc__)
         command.set_defaults(function=function)
         command.add_argument("--profile", help="quick or full; records are full")
-        if function in (run, record):
+        if function in (run, record, carry):
             command.add_argument("--chapter", help="one chapter, for example why-energy")
+        if function in (run, record):
             command.add_argument("--jobs", type=int, default=1, help="chapters at a time")
         if function is record:
             command.add_argument("--anew", action="store_true", help="run even what is fresh")
@@ -112,7 +127,10 @@ def main() -> int:
                 help="any parameter of the chapter's parameters cell",
             )  # fmt: skip
     # A polite kill is an interrupt: children end, nothing half-written stays.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for how in ENDINGS:
+        # nohup has the closing of a terminal ignored.
+        if signal.getsignal(how) != signal.SIG_IGN:
+            signal.signal(how, signal.default_int_handler)
     args = parser.parse_args()
     if getattr(args, "jobs", 1) < 1:
         parser.error("--jobs must be 1 or more")
@@ -121,6 +139,11 @@ def main() -> int:
         return args.function(args)
     except (BookError, ValueError) as error:
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        # A full disk, a folder that may not be written.
+        where = f": {os.path.relpath(error.filename)}" if error.filename else ""
+        print(f"{error.strerror or error}{where}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: nothing half-written is left", file=sys.stderr)

@@ -15,7 +15,6 @@ import ast
 import contextlib
 import dataclasses
 import json
-import os
 import subprocess
 import tarfile
 import tempfile
@@ -68,11 +67,19 @@ class Tree:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """A piece of changed code that must have run: where, and of what."""
+    """A piece of changed code that must have run.
+
+    Attributes:
+        file: its file, or "cell 3".
+        of: the definition, or the cell, in words.
+        span: line, end line, column, end column.
+        within: first and last line of the definition.
+    """
 
     file: str
     of: str
     span: tuple[int, int, int, int]
+    within: tuple[int, int]
 
     def ran(self, seen: dict[str, list[list[int]]]) -> bool:
         """Whether an instruction of it was executed."""
@@ -155,7 +162,9 @@ def changed_places(before: Tree, now: Tree) -> list[Place]:
         if _own_text(new, one) not in known:
             file = str(new.sources.path(one.module))
             told = by_name.get(one.name, set())
-            places += [Place(file, str(one), span) for span in _spans(one.nodes, told)]
+            places += [
+                Place(file, str(one), span, _extent(one.nodes)) for span in _spans(one.nodes, told)
+            ]
     cells = [notebooks.code_of(tree.draft()) for tree in (before, now)]
     _check_literals(now.chapter, *cells)
     if len(cells[0]) != len(cells[1]):
@@ -166,8 +175,13 @@ def changed_places(before: Tree, now: Tree) -> list[Place]:
     told = {line for cell in cells[0] for line in _lines(ast.parse(keys.plain(cell)).body)}
     for i, cell in enumerate(cells[1]):
         body = ast.parse(keys.plain(cell)).body
-        places += [Place(f"cell {i}", f"cell {i + 1}", span) for span in _spans(body, told)]
+        places += [Place(f"cell {i}", f"cell {i + 1}", span, (0, 0)) for span in _spans(body, told)]
     return places
+
+
+def _extent(nodes: tuple[ast.AST, ...]) -> tuple[int, int]:
+    first = [part.lineno for node in nodes for part in (node, *getattr(node, "decorator_list", []))]
+    return min(first), max(node.end_lineno for node in nodes)
 
 
 def _own_text(closure: keys.Closure, one: keys.Definition) -> str:
@@ -202,9 +216,9 @@ def _for_full(cells: list[str]) -> Iterator[str]:
     """What the cells pick for the full profile."""
     for cell in cells:
         for node in ast.walk(ast.parse(keys.plain(cell))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                if node.func.attr == "pick":
-                    yield from (ast.unparse(k.value) for k in node.keywords if k.arg == "full")
+            called = node.func if isinstance(node, ast.Call) else None
+            if isinstance(called, ast.Attribute) and called.attr == "pick":
+                yield from (ast.unparse(k.value) for k in node.keywords if k.arg == "full")
 
 
 def _lines(nodes) -> set[str]:
@@ -326,11 +340,11 @@ def _run(tree: Tree, folder: Path, kept: Path | None, places: list[Place] | None
         _trace(notebook, places, sources, seen)
     draft = folder / f"{tree.chapter}.ipynb"
     notebooks.write(notebook, draft)
-    environment = {"EBMREF_RESULTS": str(folder), "EBMREF_TREE": str(tree.root)}
+    # Claims are looked for in the tree.
+    environment = {"EBMREF_TREE": str(tree.root), "EBMREF_CLAIMS": "", "EBMREF_CHECKPOINTS": ""}
     if kept is not None:
         environment |= {"EBMREF_CHECKPOINTS": str(kept), "EBMREF_KEEP": "1"}
-    variant = Variant(QUICK)
-    error = execute_draft(draft, tree.root / "book", variant, environment, label=folder.name)
+    error = execute_draft(draft, Variant(QUICK), tree.root / "book", environment)
     if error:
         raise BookError(f"{tree.chapter}, {folder.name}: {error}")
     executed = notebooks.normalise(notebooks.read(draft))
@@ -357,9 +371,13 @@ def _trace(notebook: NotebookNode, places: list[Place], sources: list[str], seen
     """Have a cell before all others note what runs, and one after them leave it in a file."""
     files: dict[str, list] = {}
     for place in places:
-        if os.path.isabs(place.file):
-            files[place.file] = [[0, 10**9]]
-    cells = {source.strip("\n"): f"cell {i}" for i, source in enumerate(sources)}
+        if not place.file.startswith("cell "):
+            files.setdefault(place.file, []).append(place.within)
+    files = {file: sorted(set(spans)) for file, spans in files.items()}
+    named = {place.file for place in places}
+    cells = {
+        text.strip("\n"): f"cell {i}" for i, text in enumerate(sources) if f"cell {i}" in named
+    }
     start = f"from ebmbook import traced\ntraced.start({files!r}, {cells!r})"
     notebook.cells.insert(0, new_code_cell(start))
     notebook.cells.append(new_code_cell(f"traced.stop({str(seen)!r})"))

@@ -8,11 +8,13 @@ import json
 import os
 import signal
 import sys
+import time
+from threading import Thread
 
 import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-from ebmbook import INTERRUPTED
+from ebmbook import ENDINGS, INTERRUPTED
 
 
 def last_line(text: str) -> str:
@@ -37,10 +39,25 @@ class Whispers:
         """Nothing is held back."""
 
 
+def follow_parent() -> None:
+    """End, and the kernel with it, when the parent does: its end of our stdin closes then."""
+    # Not sys.stdin: a thread that waits in it would hold up the exit of this process.
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    # A kernel ends by itself when we are gone.
+    time.sleep(20)
+    os._exit(INTERRUPTED)
+
+
 def main(path: str, cwd: str, parameters: str) -> int:
     """Run the notebook at `path` in place, with the folder `cwd` as its own."""
     # A polite kill must end the kernel as well: let it unwind like an interrupt.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for how in ENDINGS:
+        signal.signal(how, signal.default_int_handler)
+    Thread(target=follow_parent, daemon=True).start()
+    if tree := os.environ.get("EBMREF_TREE"):  # the packages that the kernel is to import
+        os.environ["PYTHONPATH"] = tree
     try:
         papermill.execute_notebook(
             path,
@@ -62,6 +79,9 @@ def main(path: str, cwd: str, parameters: str) -> int:
         return 1
     except DeadKernelError:
         report(error="the kernel died (out of memory?)")
+        return 1
+    except OSError as error:
+        report(error=f"not written: {error.strerror or error}")
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED

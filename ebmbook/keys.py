@@ -15,8 +15,12 @@ What makes a page look as it does (`LOOK`: figures, the ledger, this module) has
 
 import ast
 import contextlib
+import functools
 import hashlib
+import linecache
+import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -751,3 +755,32 @@ def _matters(statement: ast.stmt, needed: set[str]) -> bool:
         root = root.func if isinstance(root, ast.Call) else root.value
     of_look = isinstance(root, ast.Name) and root.id in LOOK
     return not of_look and bool(_used(statement) & needed)
+
+
+def of_caller() -> str:
+    """The meaning of the code that calls into the packages, with all that it depends on.
+
+    Of a notebook that is the running statement and what it needs of the cells before; elsewhere
+    the file.
+    """
+    here = Path(__file__).resolve().parents[1]
+    own = tuple(f"{here / package}{os.sep}" for package in PACKAGES)
+    frame = sys._getframe(1)
+    while os.path.abspath(frame.f_code.co_filename).startswith(own):
+        frame = frame.f_back
+    outermost = frame
+    while outermost is not None and outermost.f_locals is not outermost.f_globals:
+        outermost = outermost.f_back
+    cells = outermost.f_globals.get("In") if outermost is not None else None
+    if cells:
+        cells = slice_of_cells(cells[1:], outermost.f_lineno)
+    else:
+        cells = ["".join(linecache.getlines(frame.f_code.co_filename))]
+    sources = _installed(here)
+    return closure(form_of_cells(cells, sources), sources).key()
+
+
+@functools.cache
+def _installed(root: Path) -> Sources:
+    """Read once a process: what is edited later is not what runs here."""
+    return Sources(root)

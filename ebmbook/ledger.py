@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from ebmbook import plots
+from ebmbook import inputs, plots
 from ebmbook.claims import LedgerError, Measure, find_claims, judge, load_claims, write_atomic
 from ebmbook.runs import Run, begin
 
@@ -51,6 +51,7 @@ def start(
     global _open
     run = begin(chapter, profile, seed, device)
     plots.use_style()
+    inputs.watch()
     _open = _Open(run)
     return run
 
@@ -143,6 +144,8 @@ def verdicts() -> None:
             for name, entry in _open.measures.items()
         },
     }
+    if data := inputs.read():
+        results["data"] = data
     folder = Path(os.environ.get("EBMREF_RESULTS") or "results")
     text = json.dumps(results, indent=1, allow_nan=False) + "\n"
     write_atomic(folder / f"{run.chapter}.json", text)

@@ -23,6 +23,7 @@ from ebmbook import claims, keys
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
 CLAIMS = BOOK / "claims"
+MOVED = BOOK / "moved.yml"
 RUNS = ROOT / "_build" / "run"
 CHECKPOINTS = ROOT / "_build" / "checkpoints"
 # What decides a cell's look and behaviour; the rest of its metadata is noise.
@@ -68,6 +69,12 @@ def claims_in_order() -> list[claims.Claim]:
     place = {name: i for i, name in enumerate(chapters())}
     found = claims.load_claims(CLAIMS)
     return sorted(found, key=lambda claim: place.get(claim.chapter, len(place)))
+
+
+def former_names(chapter: str) -> list[str]:
+    """Names that the chapter had before, by `book/moved.yml`."""
+    moved = yaml.safe_load(MOVED.read_text()) if MOVED.is_file() else {}
+    return [old for old, name in moved.items() if name == chapter]
 
 
 def source_path(chapter: str) -> Path:
@@ -180,14 +187,20 @@ def keys_of(chapter: str, profile: str, parameters: dict[str, Any]) -> dict[str,
         libraries, profile and parameters; and "look", of what only shows them. Data are told
         apart by their content, see `ebmbook.inputs`.
     """
-    settings = json.dumps([profile, parameters], sort_keys=True)
     pins = keys.numeric_pins(ROOT / "requirements.lock")
     with _reading:
         reached = closure_of(code_of(draft(chapter)), chapter)
         return {
-            "key": keys.digest(reached.key(), settings, *pins),
+            "key": whole_key(reached, profile, parameters, pins),
             "look": reached.look_key(),
         }
+
+
+def whole_key(
+    reached: keys.Closure, profile: str, parameters: dict[str, Any], pins: list[str]
+) -> str:
+    """The key of a run's numbers: of its code, its size and parameters, and what computes."""
+    return keys.digest(reached.key(), json.dumps([profile, parameters], sort_keys=True), *pins)
 
 
 def closure_of(cells: list[str], chapter: str) -> keys.Closure:

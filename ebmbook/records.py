@@ -48,14 +48,15 @@ def provenance() -> dict[str, str]:
     """When, and from which commit; "+" behind it where files were changed since."""
     made = {"date": datetime.date.today().isoformat()}
     try:
-        commit = _git("rev-parse", "--short=12", "HEAD")
-        made["commit"] = commit + ("+" if _git("status", "--porcelain") else "")
+        commit = git("rev-parse", "--short=12", "HEAD")
+        made["commit"] = commit + ("+" if git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):  # no checkout of git
         made["commit"] = ""
     return made
 
 
-def _git(*args: str) -> str:
+def git(*args: str) -> str:
+    """What git says in this checkout."""
     command = ["git", "-C", str(ROOT), *args]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout.strip()

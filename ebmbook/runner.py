@@ -2,25 +2,34 @@
 
 A run lives in `_build/run/<variant>/`: `<chapter>.ipynb` and `results/<chapter>.json`, both
 put there by renaming once the chapter has finished. A chapter that fails leaves
-`<chapter>.failed.ipynb`; an interrupted one leaves nothing.
+`<chapter>.failed.ipynb`; an interrupted one leaves nothing. Until then the run is at work in
+the hidden folder `.<chapter>` beside, alone: its lock is held by this process and by the child
+that executes the chapter. A killed run's folder is swept by the next run of any chapter.
 """
 
+import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import Any, TextIO
 
 from nbformat import NotebookNode
 from tqdm import tqdm
 
-from ebmbook import INTERRUPTED, claims, inputs, notebooks
+from ebmbook import INTERRUPTED, inputs, notebooks
 from ebmbook.notebooks import BOOK, CHECKPOINTS, CLAIMS, ROOT, RUNS, BookError
+
+LOCKS = RUNS.parent / "locks"
+COMPLAINTS = "stderr.txt"  # of the child, in the work folder
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,7 @@ def run_chapters(names: list[str], variant: Variant, jobs: int = 1) -> list[str]
     Raises:
         BookError: names every chapter that failed, its cell and its error.
     """
+    sweep()
     stale = []
     for name in names:
         _failed_path(name, variant).unlink(missing_ok=True)
@@ -58,11 +68,12 @@ def run_chapters(names: list[str], variant: Variant, jobs: int = 1) -> list[str]
     at_once = max(1, min(jobs, len(stale)))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // at_once)))
     children: list[subprocess.Popen] = []
+    ended = Event()
     failures = []
     pool = ThreadPoolExecutor(max_workers=jobs)
     try:
         futures = [
-            pool.submit(run_chapter, name, variant, i % jobs, children)
+            pool.submit(run_chapter, name, variant, i % jobs, children, ended)
             for i, name in enumerate(stale)
         ]
         for future in futures:
@@ -72,6 +83,7 @@ def run_chapters(names: list[str], variant: Variant, jobs: int = 1) -> list[str]
                 failures.append(str(error))
     finally:
         # Reached early only by an interrupt: nothing new starts, what runs is ended.
+        ended.set()
         pool.shutdown(wait=False, cancel_futures=True)
         for child in children:
             child.terminate()
@@ -118,42 +130,130 @@ def _failed_path(chapter: str, variant: Variant) -> Path:
     return variant.folder / f"{chapter}.failed.ipynb"
 
 
+def sweep() -> None:
+    """Remove the work folders of runs that were killed: nobody holds their locks."""
+    for work in RUNS.glob("*/.*/"):
+        if (lock := _lock(work)) is not None:
+            with lock:
+                shutil.rmtree(work, ignore_errors=True)
+
+
+def _lock(work: Path) -> TextIO | None:
+    """The lock of a work folder, held until this file is closed; None while another has it.
+
+    A process that inherits the file holds it as well; death, of whatever kind, lets go.
+    """
+    # Not in the folder: who waits for a lock must find the file that the holder has.
+    path = LOCKS / f"{work.parent.name}{work.name}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+@contextmanager
+def _alone(chapter: str, variant: Variant, ended: Event) -> Iterator[tuple[Path, TextIO]]:
+    """An empty work folder and its lock, once no other process runs the chapter.
+
+    Raises:
+        KeyboardInterrupt: the run was ended while it waited.
+    """
+    work = variant.folder / f".{chapter}"
+    told = False
+    while (lock := _lock(work)) is None:
+        if not told:
+            tqdm.write(f"{chapter}: waiting for another run of it", file=sys.stderr)
+            told = True
+        if ended.wait(0.2):
+            raise KeyboardInterrupt
+    with lock:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        try:
+            yield work, lock
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
 def run_chapter(
-    chapter: str, variant: Variant, place: int, children: list[subprocess.Popen]
+    chapter: str, variant: Variant, place: int, children: list[subprocess.Popen], ended: Event
 ) -> None:
-    """Run one chapter and install its notebook and results.
+    """Run one chapter and install its notebook and results, unless another process just did.
 
     Args:
         place: the line of its progress bar.
         children: where its process is entered, so that an interrupt can end it.
+        ended: set by that interrupt.
 
     Raises:
         BookError: it failed; names the chapter, the cell and the error.
     """
-    folder = variant.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    # Before the run, so that an edit made while it runs is seen by the next one.
-    stamp = notebooks.keys_of(chapter, variant.profile, variant.parameters)
-    stamp |= {"parameters": variant.parameters, "device": _device()}
-    notebook = notebooks.draft(chapter)
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix=f".{chapter}-", dir=folder) as work:
-        draft = Path(work) / f"{chapter}.ipynb"
-        notebooks.write(notebook, draft)
-        error = _execute(draft, chapter, variant, place, len(notebook.cells), children)
-        if error:
-            failed = _failed_path(chapter, variant)
-            os.replace(draft, failed)
-            shown = os.path.relpath(failed)
-            raise BookError(f"{chapter}: {error} (the notebook up to there: {shown})")
-        results = Path(work) / f"{chapter}.json"
-        if not results.is_file():
-            raise BookError(f"{chapter}: the last cell must call ledger.verdicts()")
-        executed = notebooks.normalise(notebooks.read(draft))
-        executed.metadata["ebmref"] = stamp | {"results": json.loads(results.read_text())}
-        claims.write_atomic(folder / "results" / results.name, results.read_text())
-        notebooks.write(executed, folder / draft.name)
+    try:
+        with _alone(chapter, variant, ended) as (work, lock):
+            if is_fresh(chapter, variant):
+                tqdm.write(f"{chapter}: another run made it, not run again", file=sys.stderr)
+                return
+            began = time.monotonic()
+            # Before the run, so that an edit made while it runs is seen by the next one.
+            stamp = notebooks.keys_of(chapter, variant.profile, variant.parameters)
+            stamp |= {"parameters": variant.parameters, "device": _device()}
+            notebook = notebooks.draft(chapter)
+            draft = work / f"{chapter}.ipynb"
+            notebooks.write(notebook, draft)
+            child = _start(draft, variant, lock)
+            children.append(child)
+            if ended.is_set():
+                child.terminate()
+            error = _follow(child, draft, place, len(notebook.cells))
+            if ended.is_set():
+                raise KeyboardInterrupt
+            if error:
+                raise BookError(f"{chapter}: {error}{_keep_failed(draft, chapter, variant)}")
+            results = work / f"{chapter}.json"
+            if not results.is_file():
+                raise BookError(f"{chapter}: the last cell must call ledger.verdicts()")
+            executed = notebooks.normalise(notebooks.read(draft))
+            executed.metadata["ebmref"] = stamp | {"results": json.loads(results.read_text())}
+            notebooks.write(executed, draft)
+            _install(results, draft, variant)
+    except OSError as error:
+        raise BookError(f"{chapter}: not run: {error.strerror or error}") from None
     tqdm.write(f"{chapter}: {time.monotonic() - began:.0f} s", file=sys.stderr)
+
+
+def _keep_failed(draft: Path, chapter: str, variant: Variant) -> str:
+    """Leave the notebook of a failed run to be looked at; says where, if it is whole."""
+    try:
+        notebooks.read(draft)
+    except BookError:
+        return ""
+    failed = _failed_path(chapter, variant)
+    os.replace(draft, failed)
+    return f" (the notebook up to there: {os.path.relpath(failed)})"
+
+
+def _install(results: Path, notebook: Path, variant: Variant) -> None:
+    """Rename a run's two files into their places, both or none.
+
+    Between the two renames the notebook's key is not yet there: a run killed then is not fresh.
+    """
+    place = variant.folder / "results" / results.name
+    place.parent.mkdir(exist_ok=True)
+    before = results.with_suffix(".before")
+    if place.exists():
+        os.replace(place, before)
+    try:
+        os.replace(results, place)
+        os.replace(notebook, variant.folder / notebook.name)
+    except OSError:
+        place.unlink(missing_ok=True)
+        if before.exists():
+            os.replace(before, place)
+        raise
 
 
 def in_short(said: str) -> str:
@@ -162,10 +262,24 @@ def in_short(said: str) -> str:
     return f"{words.rstrip()} {numbers.strip()}".strip()[:60]
 
 
-def _execute(
-    draft: Path, chapter: str, variant: Variant, place: int, n_cells: int, children: list
-) -> str:
-    """Execute the draft in a child process under a progress bar; returns the error, or ""."""
+def execute_draft(draft: Path, variant: Variant, book: Path, more: dict[str, str]) -> str:
+    """Execute a draft in place, apart from all runs; returns the error, or "".
+
+    Args:
+        book: the folder that it runs in.
+        more: of its environment.
+    """
+    n_cells = len(notebooks.read(draft).cells)
+    return _follow(_start(draft, variant, None, book, more), draft, 0, n_cells)
+
+
+def _start(
+    draft: Path, variant: Variant, lock: TextIO | None, book: Path = BOOK, more: dict | None = None
+) -> subprocess.Popen:
+    """Start the child process that executes the draft.
+
+    It holds the lock too, and ends when its stdin does: at the latest when this process dies.
+    """
     environment = os.environ | {
         "EBMREF_PROFILE": variant.profile,
         "EBMREF_RESULTS": str(draft.parent),
@@ -173,24 +287,34 @@ def _execute(
         "EBMREF_CHECKPOINTS": os.environ.get("EBMREF_CHECKPOINTS") or str(CHECKPOINTS),
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
-    command = [sys.executable, "-m", "ebmbook.execute", str(draft), str(BOOK)]
+    command = [sys.executable, "-m", "ebmbook.execute", str(draft), str(book)]
     command.append(json.dumps(variant.parameters))
+    with (draft.parent / COMPLAINTS).open("w") as complaints:
+        return subprocess.Popen(
+            command,
+            env=environment | (more or {}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            pass_fds=[lock.fileno()] if lock else [],
+            text=True,
+        )
+
+
+def _follow(child: subprocess.Popen, draft: Path, place: int, n_cells: int) -> str:
+    """Show the child's progress until it ends; returns its error, or ""."""
     error = ""
     with (
-        tempfile.TemporaryFile("w+") as complaints,
+        child,
         tqdm(
             total=n_cells,
-            desc=chapter,
+            desc=draft.stem,
             unit="cell",
             position=place,
             leave=False,
             disable=not sys.stderr.isatty(),
         ) as bar,
-        subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=complaints, text=True
-        ) as child,
     ):
-        children.append(child)
         for line in child.stdout:
             message = json.loads(line)
             error = message.get("error", error)
@@ -200,10 +324,10 @@ def _execute(
                 bar.set_postfix_str("", refresh=False)
                 bar.update(message["cell"] + 1 - bar.n)
         status = child.wait()
-        if status == INTERRUPTED:
-            raise KeyboardInterrupt
-        if status and not error:
-            complaints.seek(0)
-            said = [line.strip() for line in complaints if line.strip()]
-            error = f"the run ended with status {status}" + (f": {said[-1]}" if said else "")
+    if status == INTERRUPTED:
+        raise KeyboardInterrupt
+    if status and not error:
+        complaints = (draft.parent / COMPLAINTS).read_text()
+        said = [line.strip() for line in complaints.splitlines() if line.strip()]
+        error = f"the run ended with status {status}" + (f": {said[-1]}" if said else "")
     return error

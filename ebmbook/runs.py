@@ -3,16 +3,13 @@
 A chapter asks `run.pick(quick=..., full=...)` and never branches on the device.
 """
 
-import functools
-import hashlib
-import inspect
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import torch
 
+from ebmbook import keys
 from ebmbook.profiles import resolve_profile
 from ebmref.seeds import derive_seed
 
@@ -39,29 +36,25 @@ class Run:
         generator = torch.Generator(device=self.device if device is None else device)
         return generator.manual_seed(derive_seed(self.seed, stream))
 
-    def checkpoint(self, name: str, *code: ModuleType) -> Path | None:
+    def checkpoint(self, name: str) -> Path | None:
         """Where long training keeps its state, so that one that was cut off goes on from there.
 
-        None in the quick profile, which makes everything anew. The folder is
-        `$EBMREF_CHECKPOINTS`, by default `checkpoints/` beside the run.
+        The name tells the code that asks, with all that it depends on: of a notebook the running
+        statement and what it needs of the cells before, see `keys.of_caller`. What other code, or
+        another PyTorch, or another kind of device made is not found.
+
+        None in the quick profile, which makes everything anew, unless `$EBMREF_KEEP` is set. The
+        folder is `$EBMREF_CHECKPOINTS`, by default `checkpoints/` beside the run.
 
         Args:
-            name: of what is trained, with all that tells it from others, the seed apart.
-            code: the modules that train it, none a package; what other versions of them, or of
-                PyTorch, or another kind of device made is not found.
+            name: of what is trained, with all that tells it from others that the same statement
+                trains, the seed apart.
         """
-        if self.profile == "quick":
+        if self.profile == "quick" and not os.environ.get("EBMREF_KEEP"):
             return None
-        made_by = [torch.__version__, self.device.type, *map(_source, code)]
-        digest = hashlib.sha256("\0".join(made_by).encode()).hexdigest()[:12]
+        made_by = keys.digest(keys.of_caller(), torch.__version__, self.device.type)
         folder = Path(os.environ.get("EBMREF_CHECKPOINTS") or "checkpoints").expanduser()
-        return folder / f"{name}-seed-{self.seed}-{digest}.pt"
-
-
-@functools.cache
-def _source(module: ModuleType) -> str:
-    """Kept from the first call: what is edited later is not what runs here."""
-    return inspect.getsource(module)
+        return folder / f"{name}-seed-{self.seed}-{made_by}.pt"
 
 
 def resolve_device(device: str | None = None) -> torch.device:

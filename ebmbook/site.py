@@ -12,11 +12,10 @@ from urllib.parse import unquote, urldefrag
 import yaml
 
 from ebmbook import notebooks
-from ebmbook.notebooks import BOOK, CLAIMS, ROOT, BookError
+from ebmbook.notebooks import BOOK, CLAIMS, MOVED, ROOT, BookError
 
 SITE = ROOT / "_build" / "site"
 HTML = ROOT / "_build" / "html"
-MOVED = BOOK / "moved.yml"
 LEADS_ON = """\
 <!doctype html>
 <html lang="en">

@@ -77,6 +77,18 @@ CLAIMS = """\
 """
 
 
+STAND_IN = """\
+import json, os, sys, time
+from pathlib import Path
+
+exec(os.environ.get("INSTEAD", ""))
+draft = Path(sys.argv[1])
+results = {"chapter": draft.stem, "profile": os.environ["EBMREF_PROFILE"], "seed": 0}
+results |= {"measures": {}}
+draft.with_suffix(".json").write_text(json.dumps(results))
+"""
+
+
 @dataclass
 class Book:
     """A small book in a folder of its own, driven through the command line like the real one."""
@@ -153,6 +165,14 @@ def book(tmp_path) -> Book:
     return make_book(tmp_path / "small")
 
 
+@pytest.fixture
+def dry_book(book) -> Book:
+    """A fresh small book whose chapters are not executed, for tests of all that is around that:
+    in place of a kernel, the Python in the environment's INSTEAD, and results without measures."""
+    (book.root / "ebmbook" / "execute.py").write_text(STAND_IN)
+    return book
+
+
 @pytest.fixture(scope="session")
 def recorded_book(tmp_path_factory) -> Book:
     """A small book with its records made; do not change it, take a `copy_of_recorded`."""
@@ -160,6 +180,22 @@ def recorded_book(tmp_path_factory) -> Book:
     done = book.call("record", "--profile", "full", "--jobs", "2")
     assert done.returncode == 0, done.stderr
     return book
+
+
+@pytest.fixture(scope="session")
+def judged_book(recorded_book, tmp_path_factory) -> Book:
+    """A small book with its records and its quick runs; do not change it."""
+    root = tmp_path_factory.mktemp("judged") / "small"
+    book = Book(Path(shutil.copytree(recorded_book.root, root)))
+    done = book.call("run", "--jobs", "2")
+    assert done.returncode == 0, done.stderr
+    return book
+
+
+@pytest.fixture
+def copy_of_judged(judged_book, tmp_path) -> Book:
+    """A small book with its records and its quick runs, yours to break."""
+    return Book(Path(shutil.copytree(judged_book.root, tmp_path / "copy")))
 
 
 @pytest.fixture
