@@ -34,7 +34,8 @@ from ebmbook.runner import Variant, execute_draft
 QUICK = "quick"
 # Cells of which the clock decides the outputs, and so what they measure.
 TIMED = "timed"
-ENDS_NOTHING = (ast.Pass, ast.Break, ast.Continue, ast.Global, ast.Nonlocal)
+DOES_NOTHING = (ast.Pass, ast.Break, ast.Continue, ast.Global, ast.Nonlocal)
+NEED_NOT_RUN = (ast.Raise, ast.Assert, ast.Import, ast.ImportFrom, *DOES_NOTHING)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,7 +257,7 @@ def _span(node: ast.AST) -> tuple[int, int, int, int] | None:
 def _parts(nodes) -> Iterator[tuple[ast.AST, ast.AST]]:
     """What can run or not: statements, and the heads of those with a body."""
     for node in nodes:
-        if isinstance(node, ast.Raise | ast.Assert | ast.Import | ast.ImportFrom | ENDS_NOTHING):
+        if isinstance(node, NEED_NOT_RUN):
             continue
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             continue

@@ -164,7 +164,7 @@ def test_progress_is_told_and_not_kept(book, capsys):
     """What a cell writes to stderr reaches whoever waits, line by line, and no notebook; long
     training keeps its state in the build folder, in the full profile alone."""
     bar = "import sys; print('\\rGAN:  50%|##  | 1/2', end='', file=sys.stderr)\n"
-    keep = "if kept := run.checkpoint('game', ledger):\n    kept.parent.mkdir()\n    kept.touch()\n"
+    keep = "if kept := run.checkpoint('game'):\n    kept.parent.mkdir()\n    kept.touch()\n"
     book.edit(book.source("01-one"), "_ = ledger", f"{bar}{keep}_ = ledger")
     for profile in ("quick", "full"):
         done = book.call("run", "--chapter", "01-one", "--profile", profile)

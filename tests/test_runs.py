@@ -13,7 +13,7 @@ from ebmbook import profiles, runs
 
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch):
-    for name in ("EBMREF_PROFILE", "EBMREF_DEVICE", "EBMREF_CHECKPOINTS"):
+    for name in ("EBMREF_PROFILE", "EBMREF_DEVICE", "EBMREF_CHECKPOINTS", "EBMREF_KEEP"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -64,50 +64,80 @@ def full(seed=0):
 
 
 def test_quick_runs_keep_no_checkpoint(monkeypatch):
-    """Wherever the folder is said to be."""
+    """Wherever the folder is said to be; unless the proof of a carry asks for some."""
     monkeypatch.setenv("EBMREF_CHECKPOINTS", "somewhere")
-    assert runs.begin("01-x", "quick", 0, "cpu").checkpoint("gan", runs) is None
+    run = runs.begin("01-x", "quick", 0, "cpu")
+    assert run.checkpoint("gan") is None
+    monkeypatch.setenv("EBMREF_KEEP", "1")
+    assert run.checkpoint("gan").parent == Path("somewhere")
+
+
+def notebook(*cells: str, run=None) -> dict:
+    """Execute cells as IPython does, with their sources in `In`; the names they bind."""
+    names = {"In": [""], "run": run or full()}
+    for cell in cells:
+        names["In"].append(cell)
+        exec(compile(cell, f"cell-{len(names['In'])}", "exec"), names)
+    return names
+
+
+CELLS = (
+    "from ebmref import energies\nrate = 1",
+    "def train(n):\n    return energies.double_well, n * rate",
+    "shown = 3",
+    "for name in ('a', 'b'):\n    train(2)\n    path = run.checkpoint(name)\nlater = 1",
+)
 
 
 def test_a_checkpoint_is_named_after_what_made_it():
-    """Name, seed and code each make another file; the same make the same one."""
-    path = full().checkpoint("gan-mnist", runs)
-    assert path == full().checkpoint("gan-mnist", runs)
-    assert path.name.startswith("gan-mnist-seed-0-") and path.suffix == ".pt"
+    """Name, seed, and the code that the statement depends on each make another file."""
+    path = notebook(*CELLS)["path"]
+    assert path == notebook(*CELLS)["path"]
+    assert path.name.startswith("b-seed-0-") and path.suffix == ".pt"
     others = [
-        full().checkpoint("gan-digits", runs),
-        full(3).checkpoint("gan-mnist", runs),
-        full().checkpoint("gan-mnist", profiles),
-        full().checkpoint("gan-mnist", runs, profiles),
-        full().checkpoint("gan-mnist"),
+        notebook(*CELLS[:3], CELLS[3].replace("'b'", "'c'"))["path"],
+        notebook(*CELLS, run=full(3))["path"],
+        notebook(CELLS[0].replace("1", "2"), *CELLS[1:])["path"],
+        notebook(CELLS[0], CELLS[1].replace("n *", "n +"), *CELLS[2:])["path"],
+        notebook(*CELLS[:3], CELLS[3].replace("train(2)", "train(3)"))["path"],
+        notebook(CELLS[0], CELLS[1].replace("double_well", "double_well_points"), *CELLS[2:])[
+            "path"
+        ],
     ]
-    assert len({path, *others}) == 6
+    assert len({path, *others}) == 7
     assert "-seed-3-" in others[1].name
 
 
-def test_an_edit_of_the_code_makes_another_name(tmp_path, monkeypatch):
-    """An edit gives a name of its own, its undoing the old one; a module that is not named does
-    not matter."""
+def test_what_a_checkpoint_s_name_does_not_tell():
+    """Other cells, comments, and what comes after the statement."""
+    path = notebook(*CELLS)["path"]
+    assert path == notebook(*CELLS[:2], "shown = 4", CELLS[3])["path"]
+    assert path == notebook(CELLS[0] + "  # per step", *CELLS[1:])["path"]
+    assert path == notebook(*CELLS[:3], CELLS[3].replace("later = 1", "later = 2"))["path"]
+
+
+def test_outside_a_notebook_the_file_counts(tmp_path, monkeypatch):
+    """An edit gives a name of its own, its undoing the old one."""
     monkeypatch.syspath_prepend(tmp_path)
     path = tmp_path / "trainer_of_a_test.py"
 
     def name(text):
-        path.write_text(text)
+        path.write_text(f"{text}def kept(run):\n    return run.checkpoint('gan')\n")
         monkeypatch.delitem(sys.modules, path.stem, raising=False)
         linecache.checkcache()
         importlib.invalidate_caches()
-        return full().checkpoint("gan", importlib.import_module(path.stem))
+        return importlib.import_module(path.stem).kept(full())
 
     first, second = name("RATE = 1  # a\n"), name("RATE = 20  # a\n")
     assert first != second
-    assert name("RATE = 1  # a\n") == first
+    assert name("RATE = 1  # b\n") == first
 
 
 def test_where_checkpoints_are_kept(monkeypatch, tmp_path):
     """In $EBMREF_CHECKPOINTS, else beside the run; no folder is made before something is saved."""
-    assert full().checkpoint("gan", runs).parent == Path("checkpoints")
+    assert full().checkpoint("gan").parent == Path("checkpoints")
     monkeypatch.setenv("EBMREF_CHECKPOINTS", "")
-    assert full().checkpoint("gan", runs).parent == Path("checkpoints")
+    assert full().checkpoint("gan").parent == Path("checkpoints")
     monkeypatch.setenv("EBMREF_CHECKPOINTS", str(tmp_path / "kept"))
-    assert full().checkpoint("gan", runs).parent == tmp_path / "kept"
+    assert full().checkpoint("gan").parent == tmp_path / "kept"
     assert not (tmp_path / "kept").exists()
