@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import STAND_IN
 
 
 def at_work(book) -> list[str]:
@@ -46,7 +47,7 @@ SLEEP = TELL + "time.sleep(300)\n"
 
 def sleep_in(book) -> None:
     """Have the first chapter write its kernel's number to a file, and then sleep."""
-    book.edit(book.source("01-one"), "_ = ledger", f"{SLEEP}_ = ledger")
+    book.edit(book.source("01-one"), "import torch\n", f"{SLEEP}import torch\n")
 
 
 def begin(book, how: int = signal.SIGINT, instead: str = "") -> subprocess.Popen:
@@ -99,6 +100,7 @@ def test_a_killed_run_takes_its_kernel_along_and_is_swept(book):
     child.communicate(timeout=60)
     assert at_work(book) != [] and installed(book) == []
     assert wait_for(lambda: not alive(kernel), 60)
+    (book.root / "ebmbook" / "execute.py").write_text(STAND_IN)
     done = book.call("run", "--chapter", "02-two")
     assert done.returncode == 0, done.stderr
     assert at_work(book) == []
