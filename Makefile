@@ -15,6 +15,9 @@ ANEW ?=
 # Of each of the processes side by side: more threads than cores is slower than fewer.
 THREADS := $(shell n=$$(( $$(getconf _NPROCESSORS_ONLN) / $(JOBS) )); echo $$(( n > 1 ? n : 1 )))
 
+# Compiling torch's Python anew at each import costs seconds, of each kernel of each test.
+unexport PYTHONDONTWRITEBYTECODE
+
 PY := .venv/bin/python
 EBM := $(PY) -m ebmbook
 CHOSEN := $(if $(CHAPTER),--chapter "$(CHAPTER)")
