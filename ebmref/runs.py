@@ -7,15 +7,14 @@ import functools
 import hashlib
 import inspect
 import os
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import torch
 
 from ebmref.profiles import resolve_profile
+from ebmref.seeds import derive_seed
 
 
 @dataclass(frozen=True)
@@ -63,12 +62,6 @@ class Run:
 def _source(module: ModuleType) -> str:
     """Kept from the first call: what is edited later is not what runs here."""
     return inspect.getsource(module)
-
-
-def derive_seed(seed: int, stream: str) -> int:
-    """A 63-bit seed for one named stream of a run."""
-    state = np.random.SeedSequence([seed, zlib.crc32(stream.encode())]).generate_state(2)
-    return int(state[0]) << 31 ^ int(state[1])
 
 
 def resolve_device(device: str | None = None) -> torch.device:

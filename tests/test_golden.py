@@ -13,9 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from ebmref import concepts, ddls, gan, gebm, learning, losses
-from ebmref.scenes import Family
-from ebmref.unrolling import Inner
+from ebmref import concepts, ddls, gan, gebm, losses, parabola, training
+from ebmref.concepts.scenes import Family
+from ebmref.concepts.unrolling import Inner
+from ebmref.networks import Networks
 
 GOLDEN = Path(__file__).with_name("golden.json")
 N_STEPS = 50
@@ -52,7 +53,7 @@ def _gan_game(recipe, *, pack=1, spectral=False, normalise=False):
 
 def _gan(recipe, **nets):
     game = _gan_game(gan.Recipe(batch=32, learning_rate=(2e-3, 3e-3), **recipe), **nets)
-    return game, list(gan.train(game, _points(), N_STEPS))
+    return game, list(training.train(game, N_STEPS, data=_points()))
 
 
 def _gan_conv(**recipe):
@@ -62,7 +63,7 @@ def _gan_conv(**recipe):
     recipe = gan.Recipe(batch=8, learning_rate=(2e-3, 2e-3), **recipe)
     game = gan.Game(g_net, d_net, (2, 3), recipe, 7)
     pictures = torch.rand(20, 1, 12, 12, generator=_generator(2))
-    return game, list(gan.train(game, pictures, N_STEPS))
+    return game, list(training.train(game, N_STEPS, data=pictures))
 
 
 def _gebm(floored=False, **recipe):
@@ -73,7 +74,7 @@ def _gebm(floored=False, **recipe):
         energy = gebm.Floored(energy)
     recipe = gebm.Recipe(batch=32, learning_rate=(2e-3, 2e-3, 5e-3), n_energy=2, **recipe)
     game = gebm.Game(base, energy, (2, 2), recipe, 7)
-    return game, list(gebm.train(game, _points(), N_STEPS))
+    return game, list(training.train(game, N_STEPS, data=_points()))
 
 
 def _gebm_double(**recipe):
@@ -86,7 +87,7 @@ def _concepts(**recipe):
     family = Family(("near", "line"), n_entities=4, n_attended=2, n_decoys=2)
     recipe = concepts.Recipe(batch=6, n_demos=2, anneal_over=60, **recipe)
     learner = concepts.Learner(model, family, recipe, 7)
-    return learner, list(concepts.train(learner, N_STEPS))
+    return learner, list(training.train(learner, N_STEPS))
 
 
 def _critic(**options):
@@ -102,19 +103,19 @@ def _parabola(net):
     objectives = [(losses.ZOO["hinge"], 0.3), (losses.ZOO["NLL"], 0.1)]
     with _double():
         model = net(4, g)
-        return model, list(learning.train(model, objectives, N_STEPS, g, anneal=True))
+        return model, list(parabola.train(model, objectives, N_STEPS, g, anneal=True))
 
 
 def _fit(anneal):
     g = _generator()
-    model = learning.Networks((1, 10, 1), 3, g)
+    model = Networks((1, 10, 1), 3, g)
     x = torch.linspace(-1, 1, 30)[:, None]
 
     def loss():
         noise = 0.1 * torch.randn(x.shape, generator=g)
         return (model(x) - x.square() - noise).square().mean((1, 2))
 
-    return model, list(learning.fit(model, loss, N_STEPS, 1e-2, anneal=anneal))
+    return model, list(training.fit(model, loss, N_STEPS, 1e-2, anneal=anneal))
 
 
 CASES = {
@@ -143,8 +144,8 @@ CASES = {
     ),
     "critic-noise": lambda: _critic(noise=0.2),
     "critic-penalty": lambda: _critic(penalty=0.5, anneal=False, learning_rate=3e-3),
-    "parabola-implicit": lambda: _parabola(learning.Implicit),
-    "parabola-regression": lambda: _parabola(learning.Regression),
+    "parabola-implicit": lambda: _parabola(parabola.Implicit),
+    "parabola-regression": lambda: _parabola(parabola.Regression),
     "fit": lambda: _fit(False),
     "fit-annealed": lambda: _fit(True),
 }

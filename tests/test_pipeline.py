@@ -196,8 +196,8 @@ def test_an_edit_of_a_module_counts_where_it_is_used(book):
     book.edit(book.source("02-two"), "import torch\n", "import torch\n\nfrom ebmref import gan\n")
     using = keys()
     assert using[0] == before[0] and using[1] != before[1]
-    # gan imports learning: an edit of that reaches the second chapter alone.
-    path = book.root / "ebmref/learning.py"
+    # gan imports networks: an edit of that reaches the second chapter alone.
+    path = book.root / "ebmref/networks.py"
     path.write_text(path.read_text() + "# edited\n")
     assert keys()[0] == using[0] and keys()[1] != using[1]
 
