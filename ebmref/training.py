@@ -8,7 +8,7 @@ and brought on from its checkpoint makes the very steps that it would have made:
     bring     to so many steps: by the checkpoint where there is one, else by training
     save      a checkpoint, whole or not at all
     load      it, checked before it is believed
-    fit       Adam on any loss, for what needs no more
+    fit       Adam on any loss, for what needs no more than `Fit`
 
 Besides, what the steps of several trainees are made of.
 """
@@ -258,14 +258,14 @@ def _tensors(state, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 class Fit:
-    """A model that descends a loss by Adam, a `Trainee`.
+    """A model that descends a loss, a `Trainee`.
 
     Args:
         model: what is trained.
-        loss: draws a batch and gives `(n_models,)`, the loss of each model. Their sum is
-            descended, so each model gets the gradient of its own loss alone.
-        learning_rate: of Adam.
-        anneal_over: over so many steps the rate falls to zero along a cosine; 0 keeps it.
+        loss: draws a batch and gives `(n_models,)`, the loss of each model, or a number. The sum
+            is descended, so each model gets the gradient of its own loss alone.
+        optimizer: of the model's parameters.
+        schedule: of its rates, one of `torch.optim.lr_scheduler`; stepped after it.
     """
 
     kind = "fit"
@@ -274,30 +274,25 @@ class Fit:
         self,
         model: nn.Module,
         loss: Callable[[], Tensor],
-        learning_rate: float,
-        anneal_over: int = 0,
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
     ):
         self.model, self.loss = model, loss
-        self.learning_rate, self.anneal_over = learning_rate, anneal_over
+        self.optimizer, self.schedule = optimizer, schedule
         self.step, self.saved = 0, None
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-        self.device = self.optimizer.param_groups[0]["params"][0].device
+        self.device = next(model.parameters()).device
 
     def parts(self) -> dict[str, Stateful]:
-        """Model and moments. What the loss draws from is the caller's to keep."""
-        return {"model": self.model, "adam": self.optimizer}
+        """Model, moments and rates. What the loss draws from is the caller's to keep."""
+        parts = {"model": self.model, "optimizer": self.optimizer}
+        return parts | ({} if self.schedule is None else {"schedule": self.schedule})
 
     def identity(self) -> dict:
-        """Rate and annealing."""
-        return {"learning_rate": self.learning_rate, "anneal_over": self.anneal_over}
+        """Which optimiser and schedule."""
+        return {"by": f"{type(self.optimizer).__name__}, {type(self.schedule).__name__}"}
 
     def advance(self, data=None) -> Tensor:
-        """One step; each model's loss before it, `(n_models,)`."""
-        if self.anneal_over:
-            # In this order of operations: recorded numbers hang on the last bit.
-            turn = math.pi * min(self.step, self.anneal_over) / self.anneal_over
-            rate = self.learning_rate * (1 + math.cos(turn)) / 2
-            self.optimizer.param_groups[0]["lr"] = rate
+        """One step; the loss before it, as `loss` gives it."""
         values = self.loss()
         if not values.isfinite().all():
             raise Diverged(
@@ -306,6 +301,8 @@ class Fit:
         self.optimizer.zero_grad()
         values.sum().backward()
         self.optimizer.step()
+        if self.schedule is not None:
+            self.schedule.step()
         self.step += 1
         return values.detach()
 
@@ -321,8 +318,8 @@ def fit(
     """Adam on many models at once; yields each model's loss after each step.
 
     Args:
-        model, loss, learning_rate: see `Fit`.
-        n_steps: of Adam.
+        model, loss: see `Fit`.
+        n_steps, learning_rate: of Adam.
         anneal: let the learning rate fall to zero along a cosine, so that the noise of the
             batches averages out.
 
@@ -332,7 +329,14 @@ def fit(
     """
     if n_steps < 1 or not learning_rate > 0:
         raise ValueError(f"n_steps, learning_rate: expected > 0; got {n_steps}, {learning_rate}")
-    yield from train(Fit(model, loss, learning_rate, n_steps if anneal else 0), n_steps)
+    adam = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    schedule = None
+    if anneal:
+        # In this order of operations: recorded numbers hang on the last bit.
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            adam, lambda step: (1 + math.cos(math.pi * step / n_steps)) / 2
+        )
+    yield from train(Fit(model, loss, adam, schedule), n_steps)
 
 
 # --- what steps are made of ------------------------------------------------------------
