@@ -1,4 +1,4 @@
-"""The training benchmark: `ebmref.gan.train` against the plain loop of the tutorials.
+"""The training benchmark: games of `ebmref.gan` against the plain loop of the tutorials.
 
     make bench-training              two minutes on two cores
     python bench/training.py --rounds 9
@@ -32,8 +32,8 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from ebmbook.claims import write_atomic  # noqa: E402
-from ebmref import gan  # noqa: E402
+from ebmref import gan, training  # noqa: E402
+from ebmref.files import write_atomic  # noqa: E402
 
 
 class Work(NamedTuple):
@@ -70,7 +70,7 @@ def make_game(work: Work, half: bool = False) -> gan.Game:
 
 
 def sequential(networks, i: int, last: nn.Module | None) -> nn.Sequential:
-    """Model i of `learning.Networks` as a `nn.Sequential` of the same weights."""
+    """Model i of `Networks` as a `nn.Sequential` of the same weights."""
     layers = []
     for weight, bias in zip(networks.weights, networks.biases, strict=True):
         linear = nn.Linear(weight.shape[1], weight.shape[2])
@@ -128,8 +128,8 @@ def measure(work: Work, rounds: int) -> dict[str, list[float]]:
     games = [make_game(work), make_game(work, half=True)]
     running = {
         "plain": plain_loop(games[0], data),
-        "ours": gan.train(games[0], data, 10**9),
-        "half": gan.train(games[1], data, 10**9),
+        "ours": training.train(games[0], 10**9, data=data),
+        "half": training.train(games[1], 10**9, data=data),
     }
     for steps in running.values():
         seconds_a_step(steps, 8)
@@ -142,7 +142,7 @@ def measure(work: Work, rounds: int) -> dict[str, list[float]]:
 
 def product_share(work: Work) -> float:
     """Share of our time that is spent in matrix products, in single precision."""
-    steps = gan.train(make_game(work), torch.rand(work.n_data, *work.event), 10**9)
+    steps = training.train(make_game(work), 10**9, data=torch.rand(work.n_data, *work.event))
     seconds_a_step(steps, 8)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         seconds_a_step(steps, 2 * work.recipe.penalty_every)

@@ -12,6 +12,7 @@ from ebmbook import ENDINGS, INTERRUPTED, claims, notebooks, records, site
 from ebmbook.notebooks import BOOK, CLAIMS, ROOT, BookError
 from ebmbook.profiles import resolve_profile
 from ebmbook.runner import Variant, run_chapters
+from ebmref.files import write_atomic
 
 
 def _variant(args: argparse.Namespace) -> Variant:
@@ -94,7 +95,7 @@ def check(args: argparse.Namespace) -> int:
     for judgement in judgements if not args.brief else []:
         print("\n".join(judgement.rows()))
     table = [judgement.as_dict() for judgement in judgements]
-    claims.write_atomic(folder / "ledger.json", json.dumps(table, indent=1) + "\n")
+    write_atomic(folder / "ledger.json", json.dumps(table, indent=1) + "\n")
     settled = [judgement for judgement in judgements if judgement.verdict != "open"]
     broken = [judgement for judgement in judgements if not judgement.holds]
     print(f"{len(settled)} of {len(judgements)} claims settled, {len(broken)} not borne out")

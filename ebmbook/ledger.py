@@ -19,8 +19,9 @@ from pathlib import Path
 import torch
 
 from ebmbook import inputs, plots
-from ebmbook.claims import LedgerError, Measure, find_claims, judge, load_claims, write_atomic
+from ebmbook.claims import LedgerError, Measure, find_claims, judge, load_claims
 from ebmbook.runs import Run, begin
+from ebmref.files import write_atomic
 
 MEASURE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*/[a-z0-9][a-z0-9.+-]*")
 

@@ -19,6 +19,7 @@ import yaml
 from nbformat import NotebookNode
 
 from ebmbook import claims, keys
+from ebmref.files import write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
@@ -155,7 +156,7 @@ def read(path: Path) -> NotebookNode:
 
 def write(notebook: NotebookNode, path: Path) -> None:
     """Write a notebook whole or not at all."""
-    claims.write_atomic(path, nbformat.writes(notebook).rstrip("\n") + "\n")
+    write_atomic(path, nbformat.writes(notebook).rstrip("\n") + "\n")
 
 
 def results_of(notebook: NotebookNode, name: str) -> dict[str, Any]:

@@ -232,7 +232,7 @@ def _keep_failed(draft: Path, chapter: str, variant: Variant) -> str:
     except BookError:
         return ""
     failed = _failed_path(chapter, variant)
-    os.replace(draft, failed)
+    draft.replace(failed)
     return f" (the notebook up to there: {os.path.relpath(failed)})"
 
 
@@ -245,14 +245,14 @@ def _install(results: Path, notebook: Path, variant: Variant) -> None:
     place.parent.mkdir(exist_ok=True)
     before = results.with_suffix(".before")
     if place.exists():
-        os.replace(place, before)
+        place.replace(before)
     try:
-        os.replace(results, place)
-        os.replace(notebook, variant.folder / notebook.name)
+        results.replace(place)
+        notebook.replace(variant.folder / notebook.name)
     except OSError:
         place.unlink(missing_ok=True)
         if before.exists():
-            os.replace(before, place)
+            before.replace(place)
         raise
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ebmref import training
+
 
 class Classifier(nn.Module):
     """Two convolutions, a hidden layer of `width` features, one logit a class.
@@ -73,7 +75,8 @@ def train_classifier(
         generator: of the batches.
 
     Raises:
-        ValueError: pixels and labels that do not fit, or a loss that is not finite.
+        ValueError: pixels and labels that do not fit.
+        Diverged: a loss is not finite.
     """
     if pixels.dim() != 4 or pixels.shape[1:] != classifier.picture:
         raise ValueError(
@@ -96,17 +99,21 @@ def train_classifier(
         )
     device = generator.device
     pixels, labels = pixels.to(device), labels.to(device)
-    n_steps = n_epochs * (len(pixels) // batch)
-    optimizer = torch.optim.Adam(classifier.parameters(), lr=learning_rate, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=n_steps)
-    for _ in range(n_epochs):
-        order = torch.randperm(len(pixels), generator=generator, device=device)
-        for chosen in order.split(batch)[: len(pixels) // batch]:
-            loss = functional.cross_entropy(classifier(pixels[chosen]), labels[chosen])
-            if not loss.isfinite():
-                raise ValueError("loss: not finite; a smaller learning_rate may help")
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            yield loss.item()
+    n_batches = len(pixels) // batch
+
+    def batches() -> Iterator[Tensor]:
+        for _ in range(n_epochs):
+            order = torch.randperm(len(pixels), generator=generator, device=device)
+            yield from order.split(batch)[:n_batches]
+
+    chosen = batches()
+
+    def loss() -> Tensor:
+        at = next(chosen)
+        return functional.cross_entropy(classifier(pixels[at]), labels[at])
+
+    n_steps = n_epochs * n_batches
+    adam = torch.optim.Adam(classifier.parameters(), lr=learning_rate, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, learning_rate, total_steps=n_steps)
+    for value in training.train(training.Fit(classifier, loss, adam, schedule), n_steps):
+        yield value.item()

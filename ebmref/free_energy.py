@@ -20,13 +20,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ebmref.checks import check_draws
 from ebmref.energies import Energy, check_energy
 from ebmref.inference import check_answers
 from ebmref.latent import LatentEnergy, Variables, energy_table
 from ebmref.samplers.annealed import annealed_importance_sampling
 from ebmref.samplers.importance import (
     Importance,
-    check_draws,
     importance_estimate,
     weighted_estimate,
 )

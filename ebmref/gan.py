@@ -16,11 +16,7 @@ leading dimension of models, `(k, n, ...)`, and models never meet.
 import copy
 import dataclasses
 import math
-import os
-import tempfile
-import zipfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -28,10 +24,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.functional import logsigmoid
 from torch.nn.utils import parametrize
-from tqdm import tqdm
 
-from ebmref.learning import Networks
-from ebmref.seeds import derive_seed
+from ebmref import training
+from ebmref.checks import (
+    check_field,
+    check_not_negative,
+    check_seed,
+    check_whole,
+    is_number,
+    is_numbers,
+)
+from ebmref.networks import Networks
 
 LOSSES = ("non-saturating", "saturating")
 
@@ -329,35 +332,17 @@ class Recipe:
 
     def __post_init__(self):
         generator_loss(torch.zeros(1), self.loss)
-        for name in ("batch", "penalty_every", "n_critic"):
-            _check(self, name, "a whole number >= 1", lambda v: type(v) is int and v >= 1)
-        _check(self, "anneal_over", "a whole number >= 0", lambda v: type(v) is int and v >= 0)
-        for name in ("penalty", "noise"):
-            _check(self, name, "a number >= 0", lambda v: _is_number(v) and v >= 0)
-        _check(self, "average", "a number in [0, 1)", lambda v: _is_number(v) and 0 <= v < 1)
-        _check(self, "learning_rate", "two numbers > 0", lambda v: _is_pair(v) and min(v) > 0)
-        _check(
+        check_whole(self, 1, "batch", "penalty_every", "n_critic")
+        check_whole(self, 0, "anneal_over")
+        check_not_negative(self, "penalty", "noise")
+        check_field(self, "average", "a number in [0, 1)", lambda v: is_number(v) and 0 <= v < 1)
+        check_field(
+            self, "learning_rate", "two numbers > 0", lambda v: is_numbers(v, 2) and min(v) > 0
+        )
+        check_field(
             self, "momenta", "two numbers in [0, 1)",
-            lambda v: _is_pair(v) and min(v) >= 0 and max(v) < 1,
+            lambda v: is_numbers(v, 2) and min(v) >= 0 and max(v) < 1,
         )  # fmt: skip
-
-
-def _is_number(value) -> bool:
-    """A plain one: checkpoints hold no NumPy scalars."""
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def _is_pair(value) -> bool:
-    return type(value) is tuple and len(value) == 2 and all(map(_is_number, value))
-
-
-def _check(recipe: Recipe, name: str, expected: str, holds: Callable) -> None:
-    if not holds(getattr(recipe, name)):
-        raise ValueError(f"{name}: expected {expected}; got {getattr(recipe, name)!r}")
-
-
-class Diverged(RuntimeError):
-    """A loss was not finite; the message says where, and which checkpoint was the last good."""
 
 
 class Step(NamedTuple):
@@ -378,11 +363,13 @@ class Step(NamedTuple):
 
 
 class Game:
-    """k generators and discriminators, with all that their training remembers.
+    """k generators and discriminators, with all that their training remembers: a `Trainee`.
 
-    Weights, the moments of both optimisers, the moving average and the number of steps made:
-    `save` and `load` keep them. All else that a step needs follows from the seed and its number,
-    so a game that is stopped and resumed makes the very steps it would have made.
+        training.bring(game, n_steps, data=data)
+
+    A step of the discriminator ascends V of (6), equation (7); then one of the generator
+    descends its loss, equation (8) or the non-saturating one, on the samples that the
+    discriminator has just seen. Each model meets the data in an order of its own.
 
     Args:
         generator: `(k, n, d)` to `(k, n, *event)`.
@@ -393,16 +380,16 @@ class Game:
 
     Attributes:
         average: the generator with averaged weights; the generator itself without an average.
-        step: how many steps were made.
-        saved: the last checkpoint that was written or read, in words; None before.
+        step, saved: see `training.Trainee`.
 
     Raises:
         ValueError: a seed that is no integer.
     """
 
+    kind = "game"
+
     def __init__(self, generator, discriminator, latent, recipe: Recipe, seed: int):
-        if type(seed) is not int:
-            raise ValueError(f"seed: expected an integer; got {seed!r}")
+        check_seed(seed)
         self.generator, self.discriminator = generator, discriminator
         self.latent, self.recipe, self.seed = tuple(latent), recipe, seed
         self.step = 0
@@ -410,244 +397,102 @@ class Game:
         self.average = generator
         if recipe.average:
             self.average = copy.deepcopy(generator).requires_grad_(False)
-        self.device = next(generator.parameters()).device
-        self._adam_g, self._adam_d = (
+        like = next(generator.parameters())
+        self.device, self.dtype = like.device, like.dtype
+        self.adam_g, self.adam_d = (
             torch.optim.Adam(net.parameters(), lr=rate, betas=recipe.momenta, fused=True)
             for net, rate in zip((generator, discriminator), recipe.learning_rate, strict=True)
         )
-        self._parts = {
-            "generator": generator,
-            "discriminator": discriminator,
-            "adam_g": self._adam_g,
-            "adam_d": self._adam_d,
-        }
-        if recipe.average:
-            self._parts["average"] = self.average
+        self._batches: training.Batches | None = None
 
     def latents(self, n: int, generator: torch.Generator) -> Tensor:
         """n draws of z for each model, `(k, n, d)`."""
         k, d = self.latent
         return torch.randn(k, n, d, generator=generator, device=self.device)
 
-    def _identity(self) -> dict:
-        """What makes another game of a checkpoint, its networks apart."""
+    def parts(self) -> dict:
+        """Weights, the moments of both optimisers, and the moving average."""
+        parts = {
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+            "adam_g": self.adam_g,
+            "adam_d": self.adam_d,
+        }
+        return parts | ({"average": self.average} if self.recipe.average else {})
+
+    def identity(self) -> dict:
+        """Recipe and seed."""
         return {"seed": self.seed, "recipe": dataclasses.asdict(self.recipe)}
 
-    def save(self, path: Path) -> None:
-        """Write a checkpoint, whole or not at all."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        state = {name: part.state_dict() for name, part in self._parts.items()}
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        try:
-            torch.save(state | self._identity() | {"step": self.step}, temporary)
-            os.replace(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-        self.saved = f"{path}, step {self.step}"
+    def advance(self, data: Tensor) -> Step:
+        """One step of the game.
 
-    def load(self, path: Path) -> None:
-        """Go on from a checkpoint.
+        Args:
+            data: `(n, *event)`, n >= the batch.
 
         Raises:
-            ValueError: no checkpoint, a damaged one, or one of another game; the game is then
-                unchanged.
+            ValueError: too few data, or data that are not of the generator's shape and dtype.
+            Diverged: a loss is NaN or infinite. Nothing was moved by that loss.
         """
-        state = _read(path, self.device)
-        if any(state.get(name) != now for name, now in self._identity().items()):
-            raise ValueError(f"checkpoint {path}: of another game (recipe or seed differ)")
-        if {"step", *self._parts} - state.keys() or any(
-            _shapes(state[name]) != _shapes(part.state_dict())
-            for name, part in self._parts.items()
-            if isinstance(part, nn.Module)
-        ):
-            raise ValueError(f"checkpoint {path}: of other networks")
-        for name, part in self._parts.items():
-            part.load_state_dict(state[name])
-        self.step = state["step"]
-        self.saved = f"{path}, step {self.step}"
+        recipe = self.recipe
+        if self._batches is None or self._batches.given is not data:
+            self._batches = training.Batches(self, data, self.latent[0], recipe.batch)
+        left = training.cosine_fall(self.step, recipe.anneal_over)
+        for adam, rate in zip((self.adam_g, self.adam_d), recipe.learning_rate, strict=True):
+            adam.param_groups[0]["lr"] = rate * left
+        draws = training.source(self, f"step-{self.step}")
+        for critic in range(recipe.n_critic):
+            real = self._noised(self._batches[self.step * recipe.n_critic + critic], draws)
+            fake, worth, slope = self._judge(real, draws)
+        loss = self._make(fake, worth)
+        if recipe.average:
+            training.take_into_average(self.average, self.generator, recipe.average, self.step)
+        self.step += 1
+        return Step(self.step, worth, loss, slope)
 
-
-def _read(path: Path, device: torch.device) -> dict:
-    """A checkpoint as it was written."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # PyTorch reads a damaged tensor without a word
-        state = torch.load(path, map_location=device, weights_only=True)
-        if damaged is None and isinstance(state, dict):
-            return state
-        reason = f"{damaged or 'its content'} is damaged"
-    except Exception as error:  # what unpickling damaged bytes raises can be anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-    raise ValueError(f"checkpoint {path}: missing or damaged ({reason})")
-
-
-def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in state.items()}
-
-
-def train(
-    game: Game,
-    data: Tensor,
-    n_steps: int,
-    *,
-    checkpoint: Path | None = None,
-    save_every: int = 1000,
-) -> Iterator[Step]:
-    """Play until `n_steps` steps were made in all; yields each one's numbers.
-
-    A step of the discriminator ascends V of (6), equation (7); then one of the generator
-    descends its loss, equation (8) or the non-saturating one, on the samples that the
-    discriminator has just seen. Each model meets the data in an order of its own.
-
-    Args:
-        game: changed in place; one that made steps already goes on from there.
-        data: `(n, *event)`, n >= the batch.
-        n_steps: where to stop.
-        checkpoint: a file to save to at every `save_every` steps and at the end.
-
-    Raises:
-        ValueError: too few data, or data that are not of the generator's shape.
-        Diverged: a loss is NaN or infinite. Nothing was moved by that loss.
-    """
-    recipe = game.recipe
-    if data.dim() < 2 or len(data) < recipe.batch:
-        raise ValueError(
-            f"data: expected (n, *event) with n >= batch = {recipe.batch}; got {tuple(data.shape)}"
-        )
-    if save_every < 1:
-        raise ValueError(f"save_every: expected >= 1; got {save_every}")
-    dtype = next(game.generator.parameters()).dtype
-    if data.dtype != dtype:
-        raise ValueError(f"data: expected {dtype}, as the networks are of; got {data.dtype}")
-    batches = _Batches(game, data.to(game.device))
-    while game.step < n_steps:
-        made = _one_step(game, batches)
-        if checkpoint and (game.step % save_every == 0 or game.step == n_steps):
-            game.save(checkpoint)
-        yield made
-
-
-def play(
-    game: Game,
-    data: Tensor,
-    n_steps: int,
-    *,
-    checkpoint: Path | None = None,
-    save_every: int = 2000,
-    progress: bool = False,
-) -> None:
-    """Bring a game to `n_steps` steps: by its checkpoint where there is one, else by training.
-
-    A game that was cut off goes on from its last save. At the end the checkpoint stays, so that
-    to call this again, with the same game and steps, costs a read.
-
-    Args:
-        game: changed in place; it must not be beyond `n_steps`.
-        data, n_steps, save_every: as for `train`.
-        checkpoint: of this game at `n_steps`; None keeps nothing. Its name should tell apart what a
-            checkpoint does not know: the data, and how the networks squash and normalise.
-        progress: show a bar.
-
-    Raises:
-        ValueError, Diverged: as `train` and `Game.load`; a game, or a checkpoint, beyond n_steps.
-    """
-    if checkpoint is not None and Path(checkpoint).exists():
-        game.load(checkpoint)
-    if game.step > n_steps:
-        raise ValueError(f"n_steps: the game has made {game.step} already; got {n_steps}")
-    steps = train(game, data, n_steps, checkpoint=checkpoint, save_every=save_every)
-    bar = {"initial": game.step, "total": n_steps, "unit": "step", "mininterval": 1.0}
-    for _ in tqdm(steps, desc="GAN", disable=not progress, **bar):
-        pass
-
-
-class _Batches:
-    """The data in batches; an epoch is a permutation of them, of each model its own."""
-
-    def __init__(self, game: Game, data: Tensor):
-        self.game, self.data, self.epoch = game, data, -1
-        self.n_batches = len(data) // game.recipe.batch
-
-    def __getitem__(self, index: int) -> Tensor:
-        epoch, i = divmod(index, self.n_batches)
-        if epoch != self.epoch:
-            self.epoch = epoch
-            k, n = self.game.latent[0], len(self.data)
-            source = _source(self.game, f"epoch-{epoch}")
-            self.order = torch.rand(k, n, generator=source, device=self.data.device).argsort(1)
-        size = self.game.recipe.batch
-        return self.data[self.order[:, i * size : (i + 1) * size]]
-
-
-def _source(game: Game, stream: str) -> torch.Generator:
-    return torch.Generator(game.device).manual_seed(derive_seed(game.seed, stream))
-
-
-def _one_step(game: Game, batches: _Batches) -> Step:
-    recipe = game.recipe
-    passed = min(1.0, game.step / recipe.anneal_over) if recipe.anneal_over else 0.0
-    _set_rates(game, passed)
-    source = _source(game, f"step-{game.step}")
-
-    def noised(x: Tensor) -> Tensor:
+    def _noised(self, x: Tensor, draws: torch.Generator) -> Tensor:
+        """What the discriminator sees of data or samples: noise that falls in a straight line."""
+        recipe = self.recipe
         if not recipe.noise:
             return x
-        noise = torch.randn(x.shape, generator=source, device=x.device)
+        passed = min(1.0, self.step / recipe.anneal_over) if recipe.anneal_over else 0.0
+        noise = torch.randn(x.shape, generator=draws, device=x.device)
         return x + recipe.noise * (1 - passed) * noise
 
-    half = torch.autocast(game.device.type, torch.bfloat16, enabled=recipe.half)
-    penalised = recipe.penalty > 0 and game.step % recipe.penalty_every == 0
-    for critic in range(recipe.n_critic):
-        real = noised(batches[game.step * recipe.n_critic + critic])
-        with half:
-            fake = noised(game.generator(game.latents(recipe.batch, source)))
+    def _judge(self, real: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
+        """One ascent of the discriminator; the samples it saw, V and the penalty before it."""
+        recipe = self.recipe
+        with training.half_precision(self.device, recipe.half):
+            fake = self._noised(self.generator(self.latents(recipe.batch, draws)), draws)
             if fake.shape != real.shape:
                 raise ValueError(
                     f"data: expected events of the generator's shape, {tuple(fake.shape[2:])}; got "
                     f"{tuple(real.shape[2:])}"
                 )
-            logits = game.discriminator(torch.cat([real, fake.detach()], 1)).float()
+            logits = self.discriminator(torch.cat([real, fake.detach()], 1)).float()
         worth = value(*logits.chunk(2, 1))
         loss, slope = -worth, None
-        if penalised:
-            slope = slope_penalty(game.discriminator, real)
+        if recipe.penalty > 0 and self.step % recipe.penalty_every == 0:
+            slope = slope_penalty(self.discriminator, real)
             loss = loss + 0.5 * recipe.penalty * recipe.penalty_every * slope
         if not loss.isfinite().all():
-            raise _diverged(game, {"value": worth, "penalty": slope})
-        _descend(game._adam_d, loss, game.discriminator)
-    with half:
-        logits = game.discriminator(fake).float()
-    loss = generator_loss(logits, recipe.loss)
-    if not loss.isfinite().all():
-        raise _diverged(game, {"value": worth, "generator loss": loss})
-    _descend(game._adam_g, loss, game.generator)
-    if recipe.average:
-        # Young weights count for little: the average reaches back a tenth of the run at most.
-        decay = min(recipe.average, (1 + game.step) / (10 + game.step))
-        averaged, now = game.average.parameters(), game.generator.parameters()
-        torch._foreach_lerp_(list(averaged), [p.detach() for p in now], 1 - decay)
-    game.step += 1
-    return Step(game.step, worth.detach(), loss.detach(), None if slope is None else slope.detach())
+            raise training.diverged(self, {"value": worth, "penalty": slope})
+        _descend(self.adam_d, loss, self.discriminator)
+        return fake, worth.detach(), None if slope is None else slope.detach()
 
-
-def _diverged(game: Game, losses: dict[str, Tensor | None]) -> Diverged:
-    told = ", ".join(f"{name} {got.tolist()}" for name, got in losses.items() if got is not None)
-    return Diverged(f"step {game.step + 1}: {told}; last good checkpoint: {game.saved or 'none'}")
+    def _make(self, fake: Tensor, worth: Tensor) -> Tensor:
+        """One descent of the generator; its loss before it."""
+        with training.half_precision(self.device, self.recipe.half):
+            logits = self.discriminator(fake).float()
+        loss = generator_loss(logits, self.recipe.loss)
+        if not loss.isfinite().all():
+            raise training.diverged(self, {"value": worth, "generator loss": loss})
+        _descend(self.adam_g, loss, self.generator)
+        return loss.detach()
 
 
 def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, net: nn.Module) -> None:
     """Models never meet, so the gradient of the summed losses holds each model's own."""
     parameters = list(net.parameters())
     # Only the player's own gradients: those of the other would cost as much again.
-    for p, g in zip(parameters, torch.autograd.grad(loss.sum(), parameters), strict=True):
-        p.grad = g.contiguous()  # the fused optimiser takes its layout for the parameter's
-    optimizer.step()
-
-
-def _set_rates(game: Game, passed: float) -> None:
-    left = 0.5 * (1 + math.cos(math.pi * passed))
-    pairs = zip((game._adam_g, game._adam_d), game.recipe.learning_rate, strict=True)
-    for optimizer, rate in pairs:
-        optimizer.param_groups[0]["lr"] = rate * left
+    training.descend(optimizer, parameters, torch.autograd.grad(loss.sum(), parameters))

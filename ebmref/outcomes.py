@@ -2,7 +2,7 @@
 
 *Least squares* predicts one point, and the best one is the conditional mean. A *mixture
 density network* predicts the parameters of a mixture. An *energy* scores every point, and
-is normalised here by quadrature, so that its likelihood is exact. All are `learning.Networks`,
+is normalised here by quadrature, so that its likelihood is exact. All are `Networks`,
 many models at a time, so the three differ in their loss and in nothing else.
 """
 

@@ -13,10 +13,12 @@ import torch
 from torch.nn import functional
 from torch.nn.functional import softplus
 
-from ebmref import concepts, scenes
-from ebmref.concepts import Energy, Recipe, infer_code, infer_mask, infer_scene
-from ebmref.scenes import Family, Scenes, attended
-from ebmref.unrolling import Inner, descend, longest_chain, saved_bytes
+from ebmref import concepts, training
+from ebmref.concepts import Energy, Recipe, infer_code, infer_mask, infer_scene, scenes
+from ebmref.concepts.energy import energy_at, own_weights
+from ebmref.concepts.scenes import Family, Scenes, attended
+from ebmref.concepts.unrolling import Inner, descend, longest_chain, saved_bytes
+from ebmref.seeds import derive_seed
 
 DOUBLE = torch.float64
 
@@ -106,11 +108,11 @@ def test_a_mask_whose_pairs_are_made_once_is_the_plain_descent(way):
     model = energy(depth=(3, 2))
     x, s, w = variables(size=6)
     mask = s > s.median(-1, keepdim=True).values
-    inner, weights = Inner(4, way), concepts._weights(model)
+    inner, weights = Inner(4, way), own_weights(model)
     w = w.requires_grad_()
 
     def seen(a, w, *weights):
-        return concepts._at(model, weights, x, a.sigmoid(), w)
+        return energy_at(model, weights, x, a.sigmoid(), w)
 
     size = model.log_steps[:, 3:, None].exp()
     bound = dataclasses.replace(inner, bound=inner.bound * concepts.REACHES["a"])
@@ -121,7 +123,7 @@ def test_a_mask_whose_pairs_are_made_once_is_the_plain_descent(way):
     group, attention, _ = attended(x, mask)
 
     def heard(w, *weights):
-        return concepts._at(model, weights, group, attention, w)
+        return energy_at(model, weights, group, attention, w)
 
     size = model.log_steps[:, :1, None].exp()
     start = torch.zeros_like(w.detach())
@@ -513,7 +515,7 @@ def weights(one):
 
 
 def train(one, n_steps, **options):
-    return list(concepts.train(one, n_steps, **options))
+    return list(training.train(one, n_steps, **options))
 
 
 VARIANTS = {
@@ -536,7 +538,7 @@ def test_stop_and_resume_is_straight_through_to_the_bit(kind, cut, tmp_path):
     second = learner(VARIANTS[kind])
     for parameter in second.model.parameters():
         torch.nn.init.zeros_(parameter)
-    concepts.learn(second, cut, checkpoint=path)
+    training.bring(second, cut, checkpoint=path)
     assert second.step == cut
     rest = train(second, 9)
     assert all(map(torch.equal, weights(straight), weights(second)))
@@ -551,7 +553,6 @@ def test_a_lost_moment_of_the_optimiser_is_told(tmp_path):
     train(straight, 9)
     train(second, 4, checkpoint=tmp_path / "learner.pt")
     third = learner()
-    third._parts = {"model": third.model, "adam": torch.optim.Adam(third.model.parameters())}
     state = torch.load(tmp_path / "learner.pt", weights_only=True)
     third.model.load_state_dict(state["model"])
     third.step = 4
@@ -583,8 +584,8 @@ def test_a_step_is_the_plain_one():
     inner = [p for name, p in twin.named_parameters() if name == "log_steps"]
     rest = [p for name, p in twin.named_parameters() if name != "log_steps"]
     adam = torch.optim.Adam([{"params": rest}, {"params": inner}])
-    for step, made in enumerate(concepts.train(one, 5)):
-        source = generator(concepts.derive_seed(0, f"step-{step}"))
+    for step, made in enumerate(training.train(one, 5)):
+        source = generator(derive_seed(0, f"step-{step}"))
         tasks = FAMILY.tasks(2, 4, 2, source, dtype=torch.float32)
         generated, identified = concepts.truth_loss(twin, tasks, recipe)
         assert torch.allclose(made.generate, generated.detach(), rtol=1e-4)
@@ -615,7 +616,7 @@ def test_learning_near_brings_entities_there():
     model = energy(2, seed=5, hidden=24, code=6, dtype=torch.float32)
     recipe = Recipe(Inner(3), batch=24, n_demos=2, anneal_over=90, learning_rate=8e-3)
     one = concepts.Learner(model, family, recipe, 0)
-    concepts.learn(one, 90)
+    training.bring(one, 90)
     tasks = family.tasks(2, 100, 5, generator(77))
     found = concepts.measure(model, family, tasks, recipe.inner)
     assert (found.after.mean(1) < found.before.mean(1) / 3).all()
@@ -630,7 +631,7 @@ def test_a_nan_stops_learning_and_names_the_checkpoint(tmp_path):
     with torch.no_grad():
         one.model.pool.weights[0][1, 0, 0] = math.nan
     before = [value.clone() for value in weights(one)]
-    with pytest.raises(concepts.Diverged, match=r"step 3: generate .*learner\.pt, step 2"):
+    with pytest.raises(training.Diverged, match=r"step 3: generate .*learner\.pt, step 2"):
         train(one, 5)
     assert one.step == 2
     assert all(
@@ -646,10 +647,10 @@ def test_a_gradient_that_is_not_finite_stops_learning_under_a_finite_loss(monkey
         zero = 0 * model.log_steps.sum(1)
         return zero.sqrt(), zero
 
-    monkeypatch.setattr(concepts, "truth_loss", rooted)
+    monkeypatch.setattr(concepts.learning, "truth_loss", rooted)
     one = learner()
     before = [value.clone() for value in weights(one)]
-    with pytest.raises(concepts.Diverged, match=r"generate \[0\.0.*last good checkpoint: none"):
+    with pytest.raises(training.Diverged, match=r"generate \[0\.0.*last good checkpoint: none"):
         train(one, 1)
     assert all(map(torch.equal, weights(one), before))
 
@@ -658,7 +659,7 @@ def test_a_gradient_that_is_not_finite_stops_learning_under_a_finite_loss(monkey
 def test_long_gradients_are_cut_and_short_ones_left(clip):
     """Model by model: what the optimiser was given is as long as the gradient, or the clip."""
     one = learner(dataclasses.replace(RECIPE, clip=clip))
-    (made,) = concepts.train(one, 1)
+    (made,) = training.train(one, 1)
     squares = [p.grad.flatten(1).square().sum(1) for p in one.model.parameters()]
     given = sum(squares).sqrt()
     assert (made.slope > 1e-3).all()
@@ -676,20 +677,20 @@ def test_the_same_demonstration_thrice_is_one():
 def test_learn_goes_on_and_stays_where_it_is(tmp_path, capsys):
     path = tmp_path / "learner.pt"
     one = learner()
-    concepts.learn(one, 5, checkpoint=path, save_every=2, progress=True)
-    assert "concepts" in capsys.readouterr().err
+    training.bring(one, 5, checkpoint=path, save_every=2, progress=True)
+    assert "learner: " in capsys.readouterr().err
     stamp = path.read_bytes()
     again = learner()
-    concepts.learn(again, 5, checkpoint=path)
+    training.bring(again, 5, checkpoint=path)
     assert path.read_bytes() == stamp and all(map(torch.equal, weights(one), weights(again)))
     with pytest.raises(ValueError, match="n_steps: the learner has made 5 already"):
-        concepts.learn(again, 4)
+        training.bring(again, 4)
 
 
 def refused(one, path, words):
     before, step = [value.clone() for value in weights(one)], one.step
     with pytest.raises(ValueError, match=words) as error:
-        one.load(path)
+        training.load(one, path)
     assert str(error.value).startswith(f"checkpoint {path}: ")
     assert one.step == step and all(map(torch.equal, weights(one), before))
 
@@ -739,7 +740,7 @@ def test_nothing_half_written(tmp_path, monkeypatch):
 
     written, save = [], torch.save
     monkeypatch.setattr(torch, "save", lambda s, file: written.append(file) or save(s, file))
-    one.save(path)
+    training.save(one, path)
     assert written and path not in map(Path, written)  # what has the name was whole before
 
     def fail(state, file):
@@ -748,7 +749,7 @@ def test_nothing_half_written(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(OSError, match="disk full"):
-        one.save(path)
+        training.save(one, path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["learner.pt"]
 
@@ -764,7 +765,7 @@ def test_what_finds_the_truth_is_measured_so(monkeypatch):
     model = energy(dtype=torch.float32)
     query = tasks.query
     number = torch.arange(20.0).expand(2, 20)[..., None].expand(-1, -1, 3)
-    monkeypatch.setattr(concepts, "infer_code", lambda *args: [number])
+    monkeypatch.setattr(concepts.learning, "infer_code", lambda *args: [number])
 
     def told(w):
         return w[..., 0].long()
@@ -779,8 +780,8 @@ def test_what_finds_the_truth_is_measured_so(monkeypatch):
         right = query.mask.gather(1, told(w)[..., None].expand(-1, -1, 8))
         return [torch.where(right, 3.0, -3.0)]
 
-    monkeypatch.setattr(concepts, "infer_scene", scene)
-    monkeypatch.setattr(concepts, "infer_mask", attention)
+    monkeypatch.setattr(concepts.learning, "infer_scene", scene)
+    monkeypatch.setattr(concepts.learning, "infer_mask", attention)
     found = concepts.measure(model, family, tasks, Inner())
     assert found.before.mean() > 0.5 and found.after.max() < 1e-5
     assert found.exact.all() and found.strict.all() and (found.accuracy == 1).all()
@@ -795,7 +796,7 @@ def test_accuracy_counts_entities_and_ranks_ignore_the_threshold(monkeypatch):
     family, model = Family(("near",)), energy(dtype=torch.float32)
     tasks = family.tasks(2, 4, 1, generator())
     mask = tasks.query.mask.float()
-    monkeypatch.setattr(concepts, "infer_mask", lambda *args: [mask + 1])
+    monkeypatch.setattr(concepts.learning, "infer_mask", lambda *args: [mask + 1])
     found = concepts.measure(model, family, tasks, Inner(1))
     assert (found.accuracy == 0.5).all() and not found.strict.any() and found.exact.all()
 

@@ -21,9 +21,10 @@ from laws import (
 from scipy import special
 from torch import nn
 
-from ebmref import ddls, energies, gan, learning, samplers
+from ebmref import ddls, energies, gan, samplers
 from ebmref.ddls import Model, Normal, Uniform
 from ebmref.energies import value_and_gradient
+from ebmref.networks import Networks
 
 MARGIN = 1e-6
 GRID = torch.linspace(-9, 9, 20_001, dtype=torch.float64)
@@ -327,7 +328,7 @@ def test_beta_weighs_the_critic(flaw):
 
 
 def test_without_the_prior_the_law_is_missed(monkeypatch):
-    monkeypatch.setattr(ddls, "latent_energy", lambda model, *_: prior_left_out(model))
+    monkeypatch.setattr(ddls.moving, "latent_energy", lambda model, *_: prior_left_out(model))
     made = ddls.chains(THREE, N, "mala", 150, generator(12), step_size=0.5)
     assert three_p(made.states) < FLOOR * MARGIN
 
@@ -712,7 +713,7 @@ def test_pieces_are_put_together_in_order(monkeypatch):
     flow = ddls.gradient_flow(THREE, 100, 2, generator(40), start=states).states
     energy = ddls.latent_energy(THREE)
     before = value_and_gradient(energy, states.flatten(0, 1))
-    monkeypatch.setattr(ddls, "_ROWS_CPU", 21)  # 7 of each model
+    monkeypatch.setattr(ddls.model, "ROWS_CPU", 21)  # 7 of each model
     after = value_and_gradient(energy, states.flatten(0, 1))
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(before, after, strict=True))
     assert torch.allclose(energy(states.flatten(0, 1)), before[0], atol=1e-6)
@@ -1015,7 +1016,7 @@ class Linear(nn.Module):
 
     def __init__(self, sizes=(1, 1)):
         super().__init__()
-        self.net = learning.Networks(sizes, 2, generator(55))
+        self.net = Networks(sizes, 2, generator(55))
 
     def forward(self, x):
         return self.net(x)[..., 0]

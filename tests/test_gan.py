@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 from torch.nn.utils import parametrizations
 
-from ebmref import data, gan
+from ebmref import data, gan, training
 
 DOUBLE = {"dtype": torch.float64}
 
@@ -348,7 +348,7 @@ def weights(game):
 
 
 def play(game, n_steps, **options):
-    return list(gan.train(game, POINTS, n_steps, **options))
+    return list(training.train(game, n_steps, data=POINTS, **options))
 
 
 def test_stop_and_resume_is_straight_through_to_the_bit(tmp_path):
@@ -361,7 +361,7 @@ def test_stop_and_resume_is_straight_through_to_the_bit(tmp_path):
     second = small(seed=0)
     for parameter in second.generator.parameters():
         torch.nn.init.zeros_(parameter)
-    second.load(tmp_path / "game.pt")
+    training.load(second, tmp_path / "game.pt")
     rest = play(second, 31)
     assert second.step == 31
     assert all(map(torch.equal, weights(straight), weights(second)))
@@ -374,7 +374,7 @@ def test_a_loaded_game_judges_as_the_saved_one(tmp_path):
     """In evaluation, too, where spectral norm takes its singular vectors as it finds them."""
     first, second = small(), small(seed=0)
     play(first, 3, checkpoint=tmp_path / "game.pt")
-    second.load(tmp_path / "game.pt")
+    training.load(second, tmp_path / "game.pt")
     one, other = (game.discriminator.eval()(POINTS.expand(2, -1, -1)) for game in (first, second))
     assert torch.equal(one, other)
 
@@ -403,13 +403,13 @@ def plain_loop(game, twin, n_steps):
     Returns the moving average of the generator's weights.
     """
     recipe, g, d = game.recipe, twin.generator, twin.discriminator
-    batches = gan._Batches(game, POINTS)
+    batches = training.Batches(game, POINTS, game.latent[0], game.recipe.batch)
     adam_g = torch.optim.Adam(g.parameters(), recipe.learning_rate[0], betas=recipe.momenta)
     adam_d = torch.optim.Adam(d.parameters(), recipe.learning_rate[1], betas=recipe.momenta)
     average = [p.detach().clone() for p in g.parameters()]
     used = 0
     for step in range(n_steps):
-        source = gan._source(game, f"step-{step}")
+        source = training.source(game, f"step-{step}")
         width = recipe.noise
         if recipe.anneal_over:
             passed = min(step / recipe.anneal_over, 1)
@@ -518,7 +518,7 @@ def test_noise_is_on_data_and_samples_and_falls_to_zero():
         torch.nn.init.zeros_(p)
     watcher = Watcher(game.discriminator)
     game = gan.Game(game.generator, watcher, (2, 2), recipe, 0)
-    list(gan.train(game, torch.zeros(64, 2), 12))
+    list(training.train(game, 12, data=torch.zeros(64, 2)))
     both, judged = watcher.seen[::2], watcher.seen[1::2]
     assert len(both) == len(judged) == 12
     for i, (shown, fake) in enumerate(zip(both, judged, strict=True)):
@@ -542,10 +542,10 @@ def test_steps_of_the_critic_have_batches_and_samples_of_their_own():
     game = small(recipe, spectral=False)
     watcher = Watcher(game.discriminator)
     game = gan.Game(game.generator, watcher, (2, 2), recipe, 0)
-    list(gan.train(game, POINTS, 4))
+    list(training.train(game, 4, data=POINTS))
     assert len(watcher.seen) == 4 * (3 + 1)
     critic = [x for i, x in enumerate(watcher.seen) if i % 4 < 3]
-    batches = gan._Batches(game, POINTS)
+    batches = training.Batches(game, POINTS, game.latent[0], game.recipe.batch)
     assert all(torch.equal(x[:, :16], batches[i]) for i, x in enumerate(critic))
     samples = torch.cat([x[:, 16:] for x in critic], 1).flatten(0, 1)
     assert len({tuple(x) for x in samples.tolist()}) == len(samples)
@@ -569,7 +569,7 @@ def test_models_do_not_meet_in_training(kind, pack):
             for p in (*g.parameters(), *d.parameters()):
                 p.chunk(2)[1].add_(seed * 0.1)
         games.append(gan.Game(g, d, (2, 4), recipe, 0))
-        list(gan.train(games[-1], pictures, 6))
+        list(training.train(games[-1], 6, data=pictures))
     for net in ("generator", "discriminator", "average"):
         one, other = (getattr(game, net).state_dict() for game in games)
         for name in one:
@@ -594,7 +594,7 @@ def test_half_is_half_precise_and_keeps_whole_weights(tmp_path):
     straight, first, second = small(halved), small(halved), small(halved)
     play(straight, 6)
     play(first, 3, checkpoint=tmp_path / "game.pt")
-    second.load(tmp_path / "game.pt")
+    training.load(second, tmp_path / "game.pt")
     play(second, 6)
     assert all(map(torch.equal, weights(straight), weights(second)))
     assert all(value.dtype == torch.float32 for value in weights(straight))
@@ -604,7 +604,7 @@ def test_an_epoch_is_every_point_once():
     """Six batches of 16 of 100 points: 96 different ones, in another order for each model and
     epoch."""
     game = small()
-    batches = gan._Batches(game, torch.arange(100.0)[:, None])
+    batches = training.Batches(game, torch.arange(100.0)[:, None], 2, 16)
     one, two = torch.cat([batches[i] for i in range(6)], 1)[..., 0]
     assert len(set(one.tolist())) == len(set(two.tolist())) == 96
     assert not torch.equal(one, two)
@@ -643,7 +643,7 @@ def test_nan_stops_the_run_and_names_the_checkpoint(tmp_path, call, what):
     game = small(recipe, spectral=False)
     broken = Broken(game.discriminator, call)
     sick = gan.Game(game.generator, broken, (2, 2), recipe, 0)
-    with pytest.raises(gan.Diverged, match=rf"step 8: .*{what} \[nan.*game\.pt, step 5$"):
+    with pytest.raises(training.Diverged, match=rf"step 8: .*{what} \[nan.*game\.pt, step 5$"):
         play(sick, 20, checkpoint=path, save_every=5)
     assert sick.step == 7
     assert all(
@@ -654,7 +654,7 @@ def test_nan_stops_the_run_and_names_the_checkpoint(tmp_path, call, what):
         )
     )
     again = gan.Game(game.generator, broken, (2, 2), recipe, 0)
-    again.load(path)
+    training.load(again, path)
     assert again.step == 5
 
 
@@ -670,7 +670,7 @@ def test_nan_leaves_the_generator_of_the_step_before(call):
     play(healthy, done)
     game = small(recipe, spectral=False)
     sick = gan.Game(game.generator, Broken(game.discriminator, call), (2, 2), recipe, 0)
-    with pytest.raises(gan.Diverged, match=f"step {done + 1}: "):
+    with pytest.raises(training.Diverged, match=f"step {done + 1}: "):
         play(sick, 20)
     assert sick.step == done
     pairs = zip(
@@ -701,25 +701,25 @@ def test_a_penalty_that_is_not_finite_is_told_from_the_value():
     """V is -log 4, and finite, when the penalty is what fails: the message has both."""
     g = gan.Generator(2, (8,), (2,), 2, generator())
     game = gan.Game(g, Steep(), (2, 2), gan.Recipe(batch=16, penalty=1.0), 0)
-    with pytest.raises(gan.Diverged, match=r"step 1: value \[-1\.386.*penalty \[nan"):
+    with pytest.raises(training.Diverged, match=r"step 1: value \[-1\.386.*penalty \[nan"):
         play(game, 3)
 
 
 def test_a_resumed_run_that_diverges_names_the_checkpoint_it_came_from(tmp_path):
     recipe, path = gan.Recipe(batch=16), tmp_path / "game.pt"
     g, d = small(recipe, spectral=False).generator, small(recipe, spectral=False).discriminator
-    gan.play(gan.Game(g, Broken(d, 0), (2, 2), recipe, 0), POINTS, 5, checkpoint=path)
+    training.bring(gan.Game(g, Broken(d, 0), (2, 2), recipe, 0), 5, data=POINTS, checkpoint=path)
     game = gan.Game(g, Broken(d, 3), (2, 2), recipe, 0)
-    with pytest.raises(gan.Diverged, match=r"step 7: value \[nan.*game\.pt, step 5$"):
-        gan.play(game, POINTS, 20, checkpoint=path)
+    with pytest.raises(training.Diverged, match=r"step 7: value \[nan.*game\.pt, step 5$"):
+        training.bring(game, 20, data=POINTS, checkpoint=path)
 
 
 def test_a_run_without_a_checkpoint_that_diverges_says_so():
     recipe = gan.Recipe(batch=16)
     game = small(recipe, spectral=False)
     sick = gan.Game(game.generator, Broken(game.discriminator, 1), (2, 2), recipe, 0)
-    with pytest.raises(gan.Diverged, match=r"step 1: value \[nan.*checkpoint: none$"):
-        gan.play(sick, POINTS, 3)
+    with pytest.raises(training.Diverged, match=r"step 1: value \[nan.*checkpoint: none$"):
+        training.bring(sick, 3, data=POINTS)
 
 
 class Cut(torch.nn.Module):
@@ -749,20 +749,22 @@ def test_play_goes_on_after_a_cut(at, tmp_path):
     save or after some: played again by a fresh game or by the same one, it ends as one that was
     never cut off. Saved at every fifth step."""
     straight, path = cut(), tmp_path / "deep" / "game.pt"
-    gan.play(straight, POINTS, 23)
+    training.bring(straight, 23, data=POINTS)
     game = cut(at)
     with pytest.raises(KeyboardInterrupt):
-        gan.play(game, POINTS, 23, checkpoint=path, save_every=5)
+        training.bring(game, 23, data=POINTS, checkpoint=path, save_every=5)
     steps = (at - 1) // 3 // 5 * 5
     assert path.exists() == (steps > 0)
     if steps:
         shutil.copytree(path.parent, tmp_path / "copy")
     fresh = cut()
-    gan.play(fresh, POINTS, 23, checkpoint=path, save_every=5)
+    training.bring(fresh, 23, data=POINTS, checkpoint=path, save_every=5)
     assert fresh.discriminator.calls == 3 * (23 - steps)
     assert all(map(torch.equal, weights(straight), weights(fresh)))
     if steps:
-        gan.play(game, POINTS, 23, checkpoint=tmp_path / "copy" / "game.pt", save_every=5)
+        training.bring(
+            game, 23, data=POINTS, checkpoint=tmp_path / "copy" / "game.pt", save_every=5
+        )
         assert all(map(torch.equal, weights(straight), weights(game)))
 
 
@@ -771,42 +773,42 @@ def test_play_of_a_finished_game_is_a_read(tmp_path):
     a file of the last step is there though `save_every` does not divide it."""
     path = tmp_path / "game.pt"
     first, second = cut(), cut()
-    gan.play(first, POINTS, 7, checkpoint=path)
+    training.bring(first, 7, data=POINTS, checkpoint=path)
     before = path.read_bytes()
-    gan.play(second, POINTS, 7, checkpoint=path)
+    training.bring(second, 7, data=POINTS, checkpoint=path)
     assert second.step == 7 and second.discriminator.calls == 0
     assert path.read_bytes() == before
     assert all(map(torch.equal, weights(first), weights(second)))
-    gan.play(second, POINTS, 8)
+    training.bring(second, 8, data=POINTS)
     assert [file.name for file in tmp_path.iterdir()] == ["game.pt"]
     assert path.read_bytes() == before
     # More steps go on from it.
     third = cut()
-    gan.play(third, POINTS, 8, checkpoint=path)
+    training.bring(third, 8, data=POINTS, checkpoint=path)
     assert third.discriminator.calls == 3
     assert all(map(torch.equal, weights(second), weights(third)))
 
 
 def test_play_does_not_go_back(tmp_path):
     game, path = cut(), tmp_path / "game.pt"
-    gan.play(game, POINTS, 4, checkpoint=path)
+    training.bring(game, 4, data=POINTS, checkpoint=path)
     for one, options in ((game, {}), (cut(), {"checkpoint": path})):
         with pytest.raises(ValueError, match="n_steps: the game has made 4 already; got 3"):
-            gan.play(one, POINTS, 3, **options)
+            training.bring(one, 3, data=POINTS, **options)
 
 
 def test_play_shows_a_bar_where_asked(tmp_path, capsys):
     path = tmp_path / "game.pt"
-    gan.play(cut(), POINTS, 2, checkpoint=path)
+    training.bring(cut(), 2, data=POINTS, checkpoint=path)
     assert capsys.readouterr().err == ""
-    gan.play(cut(), POINTS, 4, checkpoint=path, progress=True)
+    training.bring(cut(), 4, data=POINTS, checkpoint=path, progress=True)
     assert "4/4" in capsys.readouterr().err
 
 
 def test_saves_come_at_every_so_many_steps_and_at_the_end(tmp_path):
     """At 3, 6 and 7 of 7 steps, each before the step's numbers are given out."""
     game, path, saved = small(), tmp_path / "game.pt", []
-    for step in gan.train(game, POINTS, 7, checkpoint=path, save_every=3):
+    for step in training.train(game, 7, data=POINTS, checkpoint=path, save_every=3):
         if path.exists():
             saved.append((step.step, torch.load(path, weights_only=True)["step"]))
     assert saved == [(3, 3), (4, 3), (5, 3), (6, 6), (7, 7)]
@@ -815,7 +817,7 @@ def test_saves_come_at_every_so_many_steps_and_at_the_end(tmp_path):
 def test_nothing_half_written(tmp_path, monkeypatch):
     """A save that fails leaves the old checkpoint and no other file."""
     game, path = small(), tmp_path / "game.pt"
-    game.save(path)
+    training.save(game, path)
     before = path.read_bytes()
 
     def fail(state, file):
@@ -824,7 +826,7 @@ def test_nothing_half_written(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(OSError, match="disk full"):
-        game.save(path)
+        training.save(game, path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["game.pt"]
 
@@ -833,7 +835,7 @@ def refused(game, path, words):
     """The load fails, in one line that names the file, and the game is as it was."""
     before, step = [value.clone() for value in weights(game)], game.step
     with pytest.raises(ValueError, match=words) as error:
-        game.load(path)
+        training.load(game, path)
     assert str(error.value).startswith(f"checkpoint {path}: ")
     assert "\n" not in str(error.value)
     assert game.step == step
@@ -959,7 +961,7 @@ def test_numpys_numbers_are_refused_before_they_are_saved():
 )
 def test_data_that_do_not_fit_the_networks_are_named(points):
     with pytest.raises(ValueError, match="data: "):
-        list(gan.train(small(), points, 1))
+        list(training.train(small(), 1, data=points))
 
 
 @pytest.mark.parametrize(
@@ -980,7 +982,10 @@ def test_data_that_do_not_fit_the_networks_are_named(points):
         (lambda: gan.Recipe(penalty=-1.0), "penalty: expected a number >= 0"),
         (lambda: gan.Recipe(noise=math.nan), "noise: expected a number >= 0"),
         (lambda: gan.Recipe(average=1.0), r"average: expected a number in \[0, 1\)"),
-        (lambda: list(gan.train(small(), POINTS[:10], 5)), "data: expected .* batch = 16"),
+        (
+            lambda: list(training.train(small(), 5, data=POINTS[:10])),
+            "data: expected .* batch = 16",
+        ),
         (lambda: play(small(), 5, save_every=0), "save_every: expected >= 1"),
         (lambda: gan.ConvGenerator(4, (1, 18, 18), 8, 1, generator()), "picture: expected"),
         (lambda: gan.ConvDiscriminator((1, 28, 14), 8, 1, generator()), "picture: expected"),

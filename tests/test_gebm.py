@@ -21,7 +21,7 @@ from laws import (
 from scipy import stats
 from torch import nn
 
-from ebmref import data, ddls, flows, gan, gebm
+from ebmref import data, ddls, flows, gan, gebm, training
 
 MARGIN = 1e-6
 
@@ -174,8 +174,8 @@ def lowest_bound(floor):
     recipe = gebm.Recipe(batch=64, learning_rate=(5e-3,) * 3, n_long=50)
     points = data.gaussian_grid(torch.zeros(1)).sample(2000, generator(45))
     try:
-        steps = list(gebm.train(gebm.Game(base, energy, (2, 2), recipe, 0), points, 60))
-    except gan.Diverged:
+        steps = list(training.train(gebm.Game(base, energy, (2, 2), recipe, 0), 60, data=points))
+    except training.Diverged:
         return -math.inf
     return min(float(step.bound.min()) for step in steps)
 
@@ -325,7 +325,7 @@ def test_the_energy_is_held_in_the_base_step_even_if_it_knows_the_base():
         log_base = copy.deepcopy(base).log_prob if held else base.log_prob
         energy = flows.FlowEnergy(random_flow(13, k=2), log_base)
         game = gebm.Game(base, energy, (2, 2), recipe, seed)
-        list(gebm.train(game, points, 1))
+        list(training.train(game, 1, data=points))
         steps.append(base.state_dict())
     assert all(torch.equal(steps[0][name], steps[1][name]) for name in steps[0])
 
@@ -343,7 +343,7 @@ def test_gaussian_against_gaussian(criterion):
         anneal_over=600,
     )  # fmt: skip
     game = gebm.Game(lambda z: z, energy, (3, 2), recipe, 0)
-    steps = list(gebm.train(game, GAUSSIANS, 600))
+    steps = list(training.train(game, 600, data=GAUSSIANS))
     log_z, c = energy.log_z(), game.constant.detach()
     height = -energy.mean(MEAN.expand(3, 2), COVARIANCE) - log_z
     bound = height + 1 + log_z - c - (log_z - c).exp()
@@ -355,7 +355,7 @@ def test_gaussian_against_gaussian(criterion):
     # A constant that starts two nats off gets there, too.
     lost = dataclasses.replace(recipe, constant=2.0)
     game = gebm.Game(lambda z: z, Quadratic(3), (3, 2), lost, 0)
-    list(gebm.train(game, GAUSSIANS, 600))
+    list(training.train(game, 600, data=GAUSSIANS))
     assert ((game.constant.detach() - game.energy.log_z()).abs() < 0.03).all()
 
 
@@ -368,7 +368,7 @@ def flow_game(criterion="KALE", k=2, n_steps=600, shift=1.0):
         frozen=True, constant=0.0, anneal_over=n_steps,
     )  # fmt: skip
     game = gebm.Game(base, energy, (k, 2), recipe, 0)
-    list(gebm.train(game, target.sample(60_000, generator(1))[0], n_steps))
+    list(training.train(game, n_steps, data=target.sample(60_000, generator(1))[0]))
     return game, target
 
 
@@ -421,7 +421,7 @@ def test_penalty_is_weighed_once(penalty, every):
         frozen=True, anneal_over=400,
     )  # fmt: skip
     game = gebm.Game(lambda z: z, energy, (2, 1), recipe, 1)
-    list(gebm.train(game, points, 400))
+    list(training.train(game, 400, data=points))
     b = energy.b.detach().flatten()
     assert torch.allclose(b, torch.full((2,), -m / (1 + 2 * penalty)).double(), atol=0.04)
     share = (-b * m - 0.5 * b.square()) / (0.5 * m**2)
@@ -437,7 +437,7 @@ def test_a_learned_base_goes_to_the_data_and_takes_kale_to_zero():
         long_every=100, average=0.9, anneal_over=250,
     )  # fmt: skip
     game = gebm.Game(base, energy, (2, 2), recipe, 0)
-    steps = list(gebm.train(game, GAUSSIANS, 250))
+    steps = list(training.train(game, 250, data=GAUSSIANS))
 
     def exact(covariance, mean):
         inverse = torch.linalg.inv(covariance)
@@ -460,12 +460,12 @@ def test_tuning_the_energy_leaves_the_base_alone():
     eye = torch.eye(2).double().expand(2, 2, 2)
     base, energy = Affine(torch.zeros(2, 2).double(), eye), Quadratic(2)
     first = gebm.Recipe(batch=100, n_energy=1, long_every=0, learning_rate=(1e-3, 1e-3, 1e-3))
-    list(gebm.train(gebm.Game(base, energy, (2, 2), first, 0), GAUSSIANS, 5))
+    list(training.train(gebm.Game(base, energy, (2, 2), first, 0), 5, data=GAUSSIANS))
     before = copy.deepcopy(base.state_dict())
     recipe = gebm.Recipe(batch=500, frozen=True, learning_rate=(1.0, 0.02, 0.02), anneal_over=400)
     game = gebm.Game(base, energy, (2, 2), recipe, 0)
     early = gebm.score(game.model(), game.constant.detach(), GAUSSIANS, 20_000, generator(11))
-    list(gebm.train(game, GAUSSIANS, 400))
+    list(training.train(game, 400, data=GAUSSIANS))
     late = gebm.score(game.model(), game.constant.detach(), GAUSSIANS, 20_000, generator(11))
     assert all(torch.equal(before[name], now) for name, now in base.state_dict().items())
     assert (early.likelihood < 0.1).all() and (late.likelihood > 0.5).all()
@@ -476,7 +476,7 @@ def test_spectral_norm_bounds_the_slope():
     energy = gan.Discriminator((2,), (16, 16), 2, generator(12), spectral=True)
     recipe = gebm.Recipe(batch=64, frozen=True, learning_rate=(1.0, 0.02, 0.02))
     game = gebm.Game(lambda z: 3 * z, energy, (2, 2), recipe, 0)
-    list(gebm.train(game, GAUSSIANS.float(), 100))
+    list(training.train(game, 100, data=GAUSSIANS.float()))
     x, y = normals(2, 2, 500, 2, seed=13, dtype=torch.float32)
     critic = game.model().critic
     ratio = (critic(x) - critic(y)).abs() / (x - y).norm(dim=-1)
@@ -640,16 +640,16 @@ def fixed(recipe=RECIPE, seed=0):
 
 
 def weights(game):
-    parts = [part for part in game._parts.values() if isinstance(part, nn.Module)]
+    parts = [part for part in game.parts().values() if isinstance(part, nn.Module)]
     return [value for part in parts for value in part.state_dict().values()]
 
 
 def play(game, n_steps, **options):
-    return list(gebm.train(game, POINTS, n_steps, **options))
+    return list(training.train(game, n_steps, data=POINTS, **options))
 
 
 def zeroed(game):
-    for part in game._parts.values():
+    for part in game.parts().values():
         if isinstance(part, nn.Module):
             for parameter in part.parameters():
                 nn.init.zeros_(parameter.data)
@@ -665,7 +665,7 @@ def test_stop_and_resume_is_straight_through_to_the_bit(make, criterion, tmp_pat
     straight, first, second = make(recipe), make(recipe), zeroed(make(recipe))
     steps = play(straight, 15)
     play(first, 7, checkpoint=tmp_path / "game.pt")
-    second.load(tmp_path / "game.pt")
+    training.load(second, tmp_path / "game.pt")
     rest = play(second, 15)
     assert second.step == 15 and torch.equal(second.constant, straight.constant)
     assert all(map(torch.equal, weights(straight), weights(second)))
@@ -695,7 +695,7 @@ def doubled(recipe):
 def plain_loop(game, twin, n_steps):
     """The equations on the batches of `game`, term by term: Adam, backward, one optimiser each."""
     recipe, base, energy = game.recipe, twin.base, twin.energy
-    batches = gan._Batches(game, POINTS.double())
+    batches = training.Batches(game, POINTS.double(), 1, game.recipe.batch)
     c = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     adams = [
         torch.optim.Adam(parameters, rate, betas=recipe.momenta)
@@ -705,7 +705,7 @@ def plain_loop(game, twin, n_steps):
     ]
     average, used = [p.detach().clone() for p in base.parameters()], 0
     for step in range(n_steps):
-        source = gan._source(game, f"step-{step}")
+        source = training.source(game, f"step-{step}")
         if recipe.anneal_over:
             fall = (1 + math.cos(math.pi * min(step / recipe.anneal_over, 1))) / 2
             for adam, rate in zip(adams, recipe.learning_rate, strict=True):
@@ -774,7 +774,7 @@ def test_training_is_the_plain_loop(options):
     start = {"batch": 16, "learning_rate": (1e-2,) * 3, "n_energy": 3, "n_long": 4, "long_every": 5}
     recipe = gebm.Recipe(**start | options)
     game, twin = doubled(recipe), doubled(recipe)
-    steps = list(gebm.train(game, POINTS.double(), 8))
+    steps = list(training.train(game, 8, data=POINTS.double()))
     c, average = plain_loop(game, twin, 8)
     ours, plain = ([*g.base.parameters(), *g.energy.parameters()] for g in (game, twin))
     for one, other in zip(ours, plain, strict=True):
@@ -853,7 +853,7 @@ def test_double_precision_throughout():
     game = fixed()
     energy = game.energy.double()
     game = gebm.Game(known, energy, (2, 2), game.recipe, 0)
-    step = list(gebm.train(game, GAUSSIANS[:100], 2))[-1]
+    step = list(training.train(game, 2, data=GAUSSIANS[:100]))[-1]
     assert step.bound.dtype == game.constant.dtype == torch.float64
     assert game.model().prior.dtype == torch.float64
 
@@ -871,7 +871,7 @@ def test_half_is_half_precise_and_keeps_whole_weights(tmp_path):
     straight, first, second = small(halved), small(halved), small(halved)
     play(straight, 6)
     play(first, 3, checkpoint=tmp_path / "game.pt")
-    second.load(tmp_path / "game.pt")
+    training.load(second, tmp_path / "game.pt")
     play(second, 6)
     assert all(map(torch.equal, weights(straight), weights(second)))
     assert all(value.dtype == torch.float32 for value in weights(straight))
@@ -883,7 +883,7 @@ def test_pictures_by_convolutional_nets():
     recipe = gebm.Recipe(batch=8, penalty=1.0, n_energy=2, long_every=0, half=True, average=0.5)
     game = gebm.Game(base, energy, (2, 4), recipe, 0)
     pictures = torch.rand(20, 1, 12, 12, generator=generator(33))
-    steps = list(gebm.train(game, pictures, 3))
+    steps = list(training.train(game, 3, data=pictures))
     assert steps[-1].bound.shape == (2,) and (steps[-1].penalty > 0).all()
     made = gebm.langevin(game.model(), 6, 3, generator(34), step_size=0.1, friction=1.0, beta=100.0)
     assert game.model().events(made.states).shape == (2, 6, 1, 12, 12)
@@ -921,7 +921,7 @@ def test_nan_stops_the_run_and_names_the_checkpoint(at, what, words, tmp_path):
     good; the base and its average are those of step 7, and the energy, at the first call, too."""
     healthy, sick, path = disturbed(0), disturbed(at, what), tmp_path / "game.pt"
     play(healthy, 7)
-    with pytest.raises(gan.Diverged, match=rf"step 8: {words} \[nan.*game\.pt, step 5$"):
+    with pytest.raises(training.Diverged, match=rf"step 8: {words} \[nan.*game\.pt, step 5$"):
         play(sick, 20, checkpoint=path, save_every=5)
     assert sick.step == 7
     for name in ("base", "average", *(("energy",) if at == 22 else ())):
@@ -930,7 +930,7 @@ def test_nan_stops_the_run_and_names_the_checkpoint(at, what, words, tmp_path):
         )
         assert all(torch.equal(a, b) for a, b in pairs)
     again = disturbed(0)
-    again.load(path)
+    training.load(again, path)
     assert again.step == 5
 
 
@@ -945,7 +945,7 @@ def test_an_energy_so_low_that_its_weight_overflows_is_told():
         if fine:
             assert play(game, 1)[0].bound.isfinite().all()
         else:
-            with pytest.raises(gan.Diverged, match=r"bound \[-inf.*likelihood \[-?\d.*none$"):
+            with pytest.raises(training.Diverged, match=r"bound \[-inf.*likelihood \[-?\d.*none$"):
                 play(game, 1)
 
 
@@ -963,29 +963,31 @@ def test_play_goes_on_after_a_cut(at, tmp_path):
     """Cut off in a step of the energy or of the base, before the first save or after one: played
     again it ends as one that was never cut off. Then it is a read, and there is no way back."""
     straight, path = disturbed(0), tmp_path / "deep" / "game.pt"
-    gebm.play(straight, POINTS, 12)
+    training.bring(straight, 12, data=POINTS)
     with pytest.raises(KeyboardInterrupt):
-        gebm.play(disturbed(at, KeyboardInterrupt), POINTS, 12, checkpoint=path, save_every=4)
+        training.bring(
+            disturbed(at, KeyboardInterrupt), 12, data=POINTS, checkpoint=path, save_every=4
+        )
     again = disturbed(0)
-    gebm.play(again, POINTS, 12, checkpoint=path, save_every=4)
+    training.bring(again, 12, data=POINTS, checkpoint=path, save_every=4)
     assert all(map(torch.equal, weights(straight), weights(again)))
     read = zeroed(disturbed(0))
-    gebm.play(read, POINTS, 12, checkpoint=path)
+    training.bring(read, 12, data=POINTS, checkpoint=path)
     assert read.energy.calls == 0 and all(map(torch.equal, weights(straight), weights(read)))
     with pytest.raises(ValueError, match="n_steps: the game has made 12 already"):
-        gebm.play(disturbed(0), POINTS, 9, checkpoint=path)
+        training.bring(disturbed(0), 9, data=POINTS, checkpoint=path)
 
 
 def test_play_shows_a_bar_where_asked(tmp_path, capsys):
-    gebm.play(small(), POINTS, 2, checkpoint=tmp_path / "game.pt")
+    training.bring(small(), 2, data=POINTS, checkpoint=tmp_path / "game.pt")
     assert capsys.readouterr().err == ""
-    gebm.play(small(), POINTS, 4, checkpoint=tmp_path / "game.pt", progress=True)
+    training.bring(small(), 4, data=POINTS, checkpoint=tmp_path / "game.pt", progress=True)
     assert "4/4" in capsys.readouterr().err
 
 
 def test_saves_come_at_every_so_many_steps_and_at_the_end(tmp_path):
     game, path, saved = small(), tmp_path / "game.pt", []
-    for step in gebm.train(game, POINTS, 7, checkpoint=path, save_every=3):
+    for step in training.train(game, 7, data=POINTS, checkpoint=path, save_every=3):
         if path.exists():
             saved.append((step.step, torch.load(path, weights_only=True)["step"]))
     assert saved == [(3, 3), (4, 3), (5, 3), (6, 6), (7, 7)]
@@ -1016,7 +1018,7 @@ def test_a_checkpoint_of_another_game_is_refused(what, tmp_path):
     held = game.discriminator if what == "a GAN" else game.energy
     before = copy.deepcopy(held.state_dict())
     with pytest.raises(ValueError, match=words) as error:
-        game.load(path)
+        training.load(game, path)
     assert str(error.value).startswith(f"checkpoint {path}: ") and game.step == 0
     assert all(torch.equal(before[name], now) for name, now in held.state_dict().items())
 
@@ -1030,10 +1032,10 @@ def test_a_checkpoint_that_lacks_a_part_or_a_byte_is_refused(tmp_path):
     for key in whole:
         torch.save({name: part for name, part in whole.items() if name != key}, path)
         with pytest.raises(ValueError, match=r"of another game|of other networks"):
-            small().load(path)
+            training.load(small(), path)
     path.write_bytes(content[:-1])
     with pytest.raises(ValueError, match="missing or damaged"):
-        small().load(path)
+        training.load(small(), path)
 
 
 # --- bad input -----------------------------------------------------------------------------
@@ -1065,11 +1067,17 @@ BAD = [
     (lambda: gebm.Game(known, small().energy, (0, 2), RECIPE, 0), "latent: expected two whole"),
     (lambda: gebm.Game(known, small().energy, (2, 2), RECIPE, 0), "base: "),
     (lambda: gebm.Game(nn.Identity(), small().energy, (2, 2), RECIPE, 0), "base: "),
-    (lambda: gebm.play(small(), POINTS[:10], 1), "data: expected .* batch = 16"),
+    (lambda: training.bring(small(), 1, data=POINTS[:10]), "data: expected .* batch = 16"),
     (lambda: play(small(), 1, save_every=0), "save_every: "),
-    (lambda: gebm.play(small(), POINTS.double(), 1), "data: expected torch.float32"),
-    (lambda: gebm.play(small(), torch.zeros(100, 3), 1), "data: expected events of the base's"),
-    (lambda: gebm.play(small(), torch.zeros(100, 2, 2), 1), "data: expected events of the base's"),
+    (lambda: training.bring(small(), 1, data=POINTS.double()), "data: expected torch.float32"),
+    (
+        lambda: training.bring(small(), 1, data=torch.zeros(100, 3)),
+        "data: expected events of the base's",
+    ),
+    (
+        lambda: training.bring(small(), 1, data=torch.zeros(100, 2, 2)),
+        "data: expected events of the base's",
+    ),
     (lambda: gebm.score(TILTED, torch.zeros(2), GAUSSIANS, 1, G), "n: "),
     (lambda: gebm.score(TILTED, torch.zeros(2), GAUSSIANS[:1], 9, G), "data: "),
     (lambda: gebm.score(TILTED, torch.zeros(3), GAUSSIANS, 9, G), "c: "),

@@ -147,7 +147,6 @@ def test_who_waits_can_be_interrupted(dry_book):
 FULL = """\
 import errno, os, subprocess
 from ebmbook import notebooks, runner
-from ebmbook import claims
 
 def start(draft, variant, lock):
     results = '{"chapter": "01-one", "seed": %d, "measures": {}}' % seed
@@ -176,7 +175,7 @@ def both():
 
 runner._start = start
 os.replace = limited(os.replace)
-claims.write_atomic = limited(claims.write_atomic)
+notebooks.write_atomic = limited(notebooks.write_atomic)
 seed, left = 1, 99
 assert error() is None
 good = both()

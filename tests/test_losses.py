@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebmref import learning, losses
+from ebmref import losses, parabola, training
 from ebmref.losses import ZOO, Answers
+from ebmref.networks import Networks
 
 RIGHT, WRONG = torch.tensor([0.5, 2.0]), torch.tensor([2.0, 1.0])
 ENERGY = st.floats(-5, 5)
@@ -144,14 +145,14 @@ class TestLearning:
 
     def test_a_model_learns_as_it_would_alone(self):
         """The gradient of the second of three models is the one it has by itself."""
-        data = learning.Implicit(3, torch.Generator().manual_seed(0))
-        alone = learning.Implicit(1, torch.Generator().manual_seed(1))
+        data = parabola.Implicit(3, torch.Generator().manual_seed(0))
+        alone = parabola.Implicit(1, torch.Generator().manual_seed(1))
         with torch.no_grad():
             for one, three in zip(alone.parameters(), data.parameters(), strict=True):
                 one.copy_(three[1:2])
         objective = [(losses.negative_log_likelihood, 0.3)]
         for model in (data, alone):
-            for _ in learning.train(model, objective, 1, torch.Generator().manual_seed(2)):
+            for _ in parabola.train(model, objective, 1, torch.Generator().manual_seed(2)):
                 pass
         for one, three in zip(alone.parameters(), data.parameters(), strict=True):
             assert torch.allclose(one.grad[0], three.grad[1], rtol=1e-4, atol=1e-6)
@@ -162,14 +163,14 @@ class TestLearning:
         objectives = [(losses.hinge, 0.3), (losses.square_square, 0.3)]
         torch.set_default_dtype(torch.float64)
         try:
-            together = learning.Implicit(4, torch.Generator().manual_seed(0))
-            alone = learning.Implicit(1, torch.Generator().manual_seed(1))
+            together = parabola.Implicit(4, torch.Generator().manual_seed(0))
+            alone = parabola.Implicit(1, torch.Generator().manual_seed(1))
             with torch.no_grad():
                 for one, four in zip(alone.parameters(), together.parameters(), strict=True):
                     one.copy_(four[3:])
             start = [one.detach().clone() for one in alone.parameters()]
             for model, chosen in ((together, objectives), (alone, objectives[1:])):
-                for _ in learning.train(model, chosen, 50, torch.Generator().manual_seed(2)):
+                for _ in parabola.train(model, chosen, 50, torch.Generator().manual_seed(2)):
                     pass
         finally:
             torch.set_default_dtype(torch.float32)
@@ -179,15 +180,15 @@ class TestLearning:
 
     def test_objectives_split_the_models(self):
         """The first half descends the energy, the second the NLL: each its own loss."""
-        model = learning.Regression(4, torch.Generator().manual_seed(0))
+        model = parabola.Regression(4, torch.Generator().manual_seed(0))
         objectives = [(losses.energy_loss, 0.3), (losses.negative_log_likelihood, 0.3)]
-        values = list(learning.train(model, objectives, 150, torch.Generator().manual_seed(1)))
+        values = list(parabola.train(model, objectives, 150, torch.Generator().manual_seed(1)))
         assert (values[-1] < values[0]).all()
         assert len(values[0]) == 4
 
     def test_networks_are_torchs(self):
         """One model of the batch against nn.Linear layers with its weights."""
-        networks = learning.Networks((2, 5, 3), 4, torch.Generator().manual_seed(0))
+        networks = Networks((2, 5, 3), 4, torch.Generator().manual_seed(0))
         x = torch.randn(6, 2, generator=torch.Generator().manual_seed(1))
         layers = torch.nn.Sequential(torch.nn.Linear(2, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
         with torch.no_grad():
@@ -214,7 +215,7 @@ class TestLearning:
                 distance = (x.square()[:, None] - y[n:]).abs()
                 return (x.square() - y[:n]).abs()[None], distance[None]
 
-        score = learning.score(Truth())
+        score = parabola.score(Truth())
         assert score.error.item() <= 0.005 + 1e-6
         assert score.relief.item() > 1
         a = torch.linspace(-1, 1, 101).square() + 0.5
@@ -227,9 +228,9 @@ class TestLearning:
         """The same seeds, the same weights, bit for bit."""
 
         def weights():
-            model = learning.Implicit(2, torch.Generator().manual_seed(0))
+            model = parabola.Implicit(2, torch.Generator().manual_seed(0))
             objective = [(losses.hinge, 0.3)]
-            for _ in learning.train(model, objective, 10, torch.Generator().manual_seed(1)):
+            for _ in parabola.train(model, objective, 10, torch.Generator().manual_seed(1)):
                 pass
             return [parameter.detach().clone() for parameter in model.parameters()]
 
@@ -246,7 +247,7 @@ class TestLearning:
                 shaken = point[0] - torch.randn(500, generator=noise)
                 return shaken.square()
 
-            for _ in learning.fit(point, loss, 300, 0.1, anneal=anneal):
+            for _ in training.fit(point, loss, 300, 0.1, anneal=anneal):
                 pass
             return point[0].detach().square().mean().sqrt()
 
@@ -257,17 +258,21 @@ class TestLearning:
         [
             ({"n_steps": 0}, "n_steps, learning_rate: expected > 0"),
             ({"learning_rate": 0.0}, "n_steps, learning_rate: expected > 0"),
-            ({"loss": lambda: torch.full((1,), torch.nan)}, "loss: not finite at step 0"),
         ],
     )
     def test_bad_training_is_refused(self, change, words):
-        model = learning.Regression(1, torch.Generator().manual_seed(0))
+        model = parabola.Regression(1, torch.Generator().manual_seed(0))
         arguments = {"loss": lambda: torch.zeros(1), "n_steps": 1, "learning_rate": 0.1} | change
         with pytest.raises(ValueError, match=words):
-            list(learning.fit(model, **arguments))
+            list(training.fit(model, **arguments))
+
+    def test_a_loss_that_is_not_finite_stops_the_fit(self):
+        model = parabola.Regression(1, torch.Generator().manual_seed(0))
+        with pytest.raises(training.Diverged, match="loss: not finite at step 0"):
+            list(training.fit(model, lambda: torch.full((1,), torch.nan), 1, 0.1))
 
     def test_models_that_cannot_be_split(self):
-        model = learning.Regression(3, torch.Generator().manual_seed(0))
+        model = parabola.Regression(3, torch.Generator().manual_seed(0))
         objectives = [(losses.hinge, 0.3)] * 2
         with pytest.raises(ValueError, match="3 models cannot be split among 2"):
-            list(learning.train(model, objectives, 1, torch.Generator().manual_seed(0)))
+            list(parabola.train(model, objectives, 1, torch.Generator().manual_seed(0)))

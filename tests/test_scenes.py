@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy import optimize, stats
 
-from ebmref import scenes
-from ebmref.scenes import CONCEPTS, DISC, NEAR, Family
+from ebmref.concepts import scenes
+from ebmref.concepts.scenes import CONCEPTS, DISC, NEAR, Family
 
 DOUBLE = torch.float64
 NAMES = pytest.mark.parametrize("name", CONCEPTS)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from scipy import stats
 
-from ebmref import unrolling
-from ebmref.learning import Networks
-from ebmref.unrolling import Inner, descend, longest_chain, saved_bytes
+from ebmref.concepts import unrolling
+from ebmref.concepts.unrolling import Inner, descend, longest_chain, saved_bytes
+from ebmref.networks import Networks
 
 DOUBLE = torch.float64
 FREE = 1e9  # a bound that never binds

@@ -7,7 +7,8 @@ import torch
 from scipy import integrate, stats
 
 from ebmref import data, inference, outcomes
-from ebmref.learning import Networks, fit
+from ebmref.networks import Networks
+from ebmref.training import fit
 
 
 def generator(seed=0):

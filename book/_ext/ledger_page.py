@@ -19,6 +19,7 @@ from docutils.statemachine import StringList
 from sphinx.errors import ExtensionError
 
 from ebmbook import claims, notebooks
+from ebmref.files import write_atomic
 
 BADGES = {
     "open": "muted",
@@ -172,7 +173,7 @@ def leave_json(app, exception) -> None:
     if exception is None and app.builder.format == "html":
         judgements, _ = load(app.srcdir)
         text = json.dumps([judgement.as_dict() for judgement in judgements], indent=1) + "\n"
-        claims.write_atomic(Path(app.outdir) / "_static" / "ledger.json", text)
+        write_atomic(Path(app.outdir) / "_static" / "ledger.json", text)
 
 
 def setup(app):

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ebmref.checks import check_draws
 from ebmref.energies import Energy, value_and_gradient
-from ebmref.samplers.importance import check_draws, log_weights
+from ebmref.samplers.importance import log_weights
 from ebmref.samplers.kernels import langevin_proposal, langevin_ratio, metropolis
 from ebmref.samplers.noise import normal, uniform
 

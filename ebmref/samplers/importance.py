@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ebmref.checks import check_draws
 from ebmref.energies import Energy, check_energy
 from ebmref.samplers.diagnostics import arviz
 
@@ -43,14 +44,6 @@ class Importance(NamedTuple):
     log_z_se: Tensor
     max_share: Tensor
     pareto_k: Tensor
-
-
-def check_draws(n: int, least: int, generator: torch.Generator, name: str = "n") -> None:
-    """Raise ValueError unless n is an integer >= least and the randomness has a source."""
-    if isinstance(n, bool) or not isinstance(n, int) or n < least:
-        raise ValueError(f"{name}: expected an integer >= {least}; got {n!r}")
-    if not isinstance(generator, torch.Generator):
-        raise ValueError(f"generator: expected a torch.Generator; got {type(generator).__name__}")
 
 
 def log_weights(energy: Energy, proposal, x: Tensor) -> Tensor:

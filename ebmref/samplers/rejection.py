@@ -12,9 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ebmref.checks import check_draws
 from ebmref.energies import Energy, check_energy
 from ebmref.inference import gradient_argmin
-from ebmref.samplers.importance import check_draws, log_weights
+from ebmref.samplers.importance import log_weights
 
 
 class Rejection(NamedTuple):

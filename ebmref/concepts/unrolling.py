@@ -10,12 +10,13 @@ Shapes: k models side by side that never meet, n rows of each, `(k, n, *event)`;
 
 import contextlib
 import dataclasses
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
+
+from ebmref.checks import check_field, check_not_negative, check_positive, check_whole
 
 WAYS = ("full", "checkpoint", "last", "implicit", "none")
 
@@ -52,22 +53,12 @@ class Inner:
     temperature: float = 0.0
 
     def __post_init__(self):
-        check_field(self, "n_steps", "a whole number >= 1", lambda v: type(v) is int and v >= 1)
+        check_whole(self, 1, "n_steps")
         check_field(self, "differentiate", f"one of {', '.join(WAYS)}", lambda v: v in WAYS)
-        check_field(self, "bound", "a number > 0", lambda v: is_number(v) and v > 0)
-        check_field(self, "temperature", "a number >= 0", lambda v: is_number(v) and v >= 0)
+        check_positive(self, "bound")
+        check_not_negative(self, "temperature")
         if self.temperature and self.differentiate == "implicit":
             raise ValueError("temperature: expected 0 with implicit, which is about an optimum")
-
-
-def is_number(value) -> bool:
-    """A plain one: checkpoints hold no NumPy scalars."""
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def check_field(recipe, name: str, expected: str, holds: Callable) -> None:
-    if not holds(getattr(recipe, name)):
-        raise ValueError(f"{name}: expected {expected}; got {getattr(recipe, name)!r}")
 
 
 def descend(

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ebmref.unrolling import check_field, is_number
+from ebmref.checks import check_not_negative, check_whole
 
 # An entity is (position, colour): x, y and red, green, blue.
 ENTITY = 5
@@ -299,10 +299,9 @@ class Family:
     def __post_init__(self):
         if type(self.concepts) is not tuple or not self.concepts:
             raise ValueError(f"concepts: expected a tuple of names; got {self.concepts!r}")
-        for name, least in {"n_entities": 1, "n_attended": 1, "n_decoys": 0}.items():
-            whole = f"a whole number >= {least}"
-            check_field(self, name, whole, lambda v, least=least: type(v) is int and v >= least)
-        check_field(self, "margin", "a number >= 0", lambda v: is_number(v) and v >= 0)
+        check_whole(self, 1, "n_entities", "n_attended")
+        check_whole(self, 0, "n_decoys")
+        check_not_negative(self, "margin")
         groups = {self.n_attended, *([self.n_decoys] if self.n_decoys else [])}
         for name in self.concepts:
             if _concept(name).m is not None and groups != {_concept(name).m}:

@@ -8,53 +8,15 @@ Models that differ in seed and loss are trained in one pass: parameters and ener
 a leading dimension of models, and models never meet.
 """
 
-import math
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ebmref import losses
-
-
-class Networks(nn.Module):
-    """`n_models` independent networks of one shape, evaluated side by side.
-
-    Initialised per model as `nn.Linear` is: uniform within 1 / sqrt(fan in).
-
-    Args:
-        sizes: widths from input to output, for example `(1, 20, 10)`.
-        n_models: how many networks.
-        generator: draws the weights; its device is theirs.
-        activation: between the layers.
-    """
-
-    def __init__(
-        self,
-        sizes: tuple[int, ...],
-        n_models: int,
-        generator: torch.Generator,
-        activation: Callable[[Tensor], Tensor] = torch.tanh,
-    ):
-        super().__init__()
-        self.activation = activation
-
-        def draw(fan_in: int, *shape: int) -> nn.Parameter:
-            uniform = torch.rand(n_models, *shape, generator=generator, device=generator.device)
-            return nn.Parameter((2 * uniform - 1) / fan_in**0.5)
-
-        pairs = list(pairwise(sizes))
-        self.weights = nn.ParameterList(draw(a, a, b) for a, b in pairs)
-        self.biases = nn.ParameterList(draw(a, 1, b) for a, b in pairs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(n, sizes[0])`, shared, or `(n_models, n, sizes[0])`, to `(n_models, n, sizes[-1])`."""
-        x = x.expand(self.weights[0].shape[0], *x.shape[-2:])
-        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(bias, x if i == 0 else self.activation(x), weight)
-        return x
+from ebmref.networks import Networks
+from ebmref.training import fit
 
 
 class Implicit(nn.Module):
@@ -143,7 +105,7 @@ def train(
         objectives: a loss with the radius outside which an answer counts as wrong.
         n_steps: steps of Adam.
         generator: draws the data and the batches, the same for every model.
-        anneal: see `fit`.
+        anneal: see `training.fit`.
 
     Raises:
         ValueError: the models cannot be split evenly among the objectives.
@@ -171,43 +133,6 @@ def train(
         return torch.stack(values).flatten()
 
     return fit(model, loss, n_steps, learning_rate, anneal=anneal)
-
-
-def fit(
-    model: nn.Module,
-    loss: Callable[[], Tensor],
-    n_steps: int,
-    learning_rate: float,
-    *,
-    anneal: bool = False,
-) -> Iterator[Tensor]:
-    """Adam on many models at once; yields each model's loss after each step.
-
-    Args:
-        model: what is trained.
-        loss: draws a batch and gives `(n_models,)`, the loss of each model. Their sum is
-            descended, so each model gets the gradient of its own loss alone.
-        n_steps, learning_rate: of Adam.
-        anneal: let the learning rate fall to zero along a cosine, so that the noise of the
-            batches averages out.
-
-    Raises:
-        ValueError: a step count or rate that is not positive; a loss that is not finite.
-    """
-    if n_steps < 1 or not learning_rate > 0:
-        raise ValueError(f"n_steps, learning_rate: expected > 0; got {n_steps}, {learning_rate}")
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    for step in range(n_steps):
-        if anneal:
-            rate = learning_rate * (1 + math.cos(math.pi * step / n_steps)) / 2
-            optimizer.param_groups[0]["lr"] = rate
-        values = loss()
-        if not values.isfinite().all():
-            raise ValueError(f"loss: not finite at step {step}; a smaller learning_rate may help")
-        optimizer.zero_grad()
-        values.sum().backward()
-        optimizer.step()
-        yield values.detach()
 
 
 @torch.no_grad()
