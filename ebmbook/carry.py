@@ -54,16 +54,16 @@ class Tree:
         """The chapter, not executed."""
         return jupytext.read(self.source)
 
-    def closure(self) -> keys.Closure:
-        """What its cells reach."""
-        sources = keys.Sources(self.root)
+    def closure(self, profile: str) -> keys.Closure:
+        """What its cells reach in a profile."""
+        sources = keys.Sources(self.root, profile)
         cells = notebooks.code_of(self.draft())
         return keys.closure(keys.form_of_cells(cells, sources, self.chapter), sources)
 
     def key(self, profile: str, parameters: dict) -> str:
         """The key of the chapter's numbers there."""
         pins = keys.numeric_pins(self.root / "requirements.lock")
-        return notebooks.whole_key(self.closure(), profile, parameters, pins)
+        return notebooks.whole_key(self.closure(profile), profile, parameters, pins)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,7 @@ def carry(name: str) -> str:
         return f"{name}: the record is of this code; nothing to carry"
     with tempfile.TemporaryDirectory(prefix="carry-") as work:
         before, commit = _made_by(name, stamp["key"], asked, Path(work))
-        places = changed_places(before, now)
+        places = changed_places(before, now, results["profile"])
         evidence = prove(name, before, now, places, Path(work))
     stamp["key"], was = key, stamp["key"]
     stamp["look"] = notebooks.keys_of(name, *asked)["look"]
@@ -147,13 +147,13 @@ def _lay_out(commit: str, root: Path) -> None:
 # --- what was changed ----------------------------------------------------------------------
 
 
-def changed_places(before: Tree, now: Tree) -> list[Place]:
+def changed_places(before: Tree, now: Tree, profile: str) -> list[Place]:
     """The places of what the chapter reaches now that were not so before.
 
     Raises:
         BookError: a change that no quick run can vouch for.
     """
-    old, new = before.closure(), now.closure()
+    old, new = before.closure(profile), now.closure(profile)
     known = {_own_text(old, one) for one in old.numbers}
     by_name: dict[str, set[str]] = {}
     for one in old.numbers:

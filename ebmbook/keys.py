@@ -93,10 +93,12 @@ class Sources:
 
     Args:
         root: the folder that holds the packages.
+        profile: the one that runs: of `run.pick(quick=..., full=...)` the other choice is no part
+            of what it does. None: both are.
     """
 
-    def __init__(self, root: Path):
-        self.root = root
+    def __init__(self, root: Path, profile: str | None = None):
+        self.root, self.profile = root, profile
         self._modules: dict[str, Module | None] = {}
         self._forms: dict[Definition, Form] = {}
 
@@ -437,8 +439,25 @@ class _Writer:
                 self.put(")")
         elif isinstance(node, ast.JoinedStr):
             self.joined(node, scope)
+        elif isinstance(node, ast.Call) and self.is_pick(node):
+            self.put("pick(")
+            self.node(node.func, scope)
+            chosen = [k.value for k in node.keywords if k.arg == self.sources.profile]
+            self.body(chosen, scope)
+            self.put(")")
         else:
             self.plain(node, scope)
+
+    def is_pick(self, node: ast.Call) -> bool:
+        """Whether a call takes the choice of the running profile."""
+        named = [k.arg for k in node.keywords]
+        return (
+            isinstance(node.func, ast.Attribute)
+            and node.func.attr == "pick"
+            and not node.args
+            and self.sources.profile in named
+            and sorted(named) == ["full", "quick"]
+        )
 
     def plain(self, node: ast.AST, scope: _Scope) -> None:
         self.put(f"{type(node).__name__}(")
@@ -757,11 +776,14 @@ def _matters(statement: ast.stmt, needed: set[str]) -> bool:
     return not of_look and bool(_used(statement) & needed)
 
 
-def of_caller() -> str:
+def of_caller(profile: str) -> str:
     """The meaning of the code that calls into the packages, with all that it depends on.
 
     Of a notebook that is the running statement and what it needs of the cells before; elsewhere
     the file.
+
+    Args:
+        profile: the one that runs, see `Sources`.
     """
     here = Path(__file__).resolve().parents[1]
     own = tuple(f"{here / package}{os.sep}" for package in PACKAGES)
@@ -776,11 +798,11 @@ def of_caller() -> str:
         cells = slice_of_cells(cells[1:], outermost.f_lineno)
     else:
         cells = ["".join(linecache.getlines(frame.f_code.co_filename))]
-    sources = _installed(here)
+    sources = _installed(here, profile)
     return closure(form_of_cells(cells, sources), sources).key()
 
 
 @functools.cache
-def _installed(root: Path) -> Sources:
+def _installed(root: Path, profile: str) -> Sources:
     """Read once a process: what is edited later is not what runs here."""
-    return Sources(root)
+    return Sources(root, profile)

@@ -190,7 +190,7 @@ def keys_of(chapter: str, profile: str, parameters: dict[str, Any]) -> dict[str,
     """
     pins = keys.numeric_pins(ROOT / "requirements.lock")
     with _reading:
-        reached = closure_of(code_of(draft(chapter)), chapter)
+        reached = closure_of(code_of(draft(chapter)), chapter, profile)
         return {
             "key": whole_key(reached, profile, parameters, pins),
             "look": reached.look_key(),
@@ -204,11 +204,11 @@ def whole_key(
     return keys.digest(reached.key(), json.dumps([profile, parameters], sort_keys=True), *pins)
 
 
-def closure_of(cells: list[str], chapter: str) -> keys.Closure:
-    """All that the cells of a chapter reach in this checkout."""
+def closure_of(cells: list[str], chapter: str, profile: str) -> keys.Closure:
+    """All that the cells of a chapter reach in this checkout, in a profile."""
     files = sorted(path for name in keys.PACKAGES for path in (ROOT / name).rglob("*.py"))
     state = tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files)
-    sources = _sources(ROOT, state)
+    sources = _sources(ROOT, profile, state)
     return keys.closure(keys.form_of_cells(cells, sources, chapter), sources)
 
 
@@ -216,10 +216,10 @@ def closure_of(cells: list[str], chapter: str) -> keys.Closure:
 _reading = threading.Lock()
 
 
-@lru_cache(maxsize=1)
-def _sources(root: Path, state: tuple) -> keys.Sources:
+@lru_cache(maxsize=2)
+def _sources(root: Path, profile: str, state: tuple) -> keys.Sources:
     """Read once, as long as no file changes."""
-    return keys.Sources(root)
+    return keys.Sources(root, profile)
 
 
 def verdict_lines(chapter: str, measures: dict[str, claims.Measure]) -> str:

@@ -52,7 +52,7 @@ class Run:
         """
         if self.profile == "quick" and not os.environ.get("EBMREF_KEEP"):
             return None
-        made_by = keys.digest(keys.of_caller(), torch.__version__, self.device.type)
+        made_by = keys.digest(keys.of_caller(self.profile), torch.__version__, self.device.type)
         folder = Path(os.environ.get("EBMREF_CHECKPOINTS") or "checkpoints").expanduser()
         return folder / f"{name}-seed-{self.seed}-{made_by}.pt"
 

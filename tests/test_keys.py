@@ -251,6 +251,21 @@ def test_cells_count_as_they_are_cut(root):
     assert named[0] == named[1] != reached(root, ["start('x')"], "one").key()
 
 
+def test_only_the_choice_of_the_profile_counts(root):
+    """What the other profile picks is not run; what is no such choice counts as ever."""
+
+    def of(cell: str, profile: str | None) -> str:
+        sources = keys.Sources(root, profile)
+        return keys.closure(keys.form_of_cells([cell], sources), sources).key()
+
+    cells = [f"n = run.pick(quick={a}, full={b})" for a, b in ((1, 2), (3, 2), (1, 4))]
+    assert of(cells[0], "full") == of(cells[1], "full") != of(cells[2], "full")
+    assert of(cells[0], "quick") == of(cells[2], "quick") != of(cells[1], "quick")
+    assert len({of(cell, None) for cell in cells}) == 3
+    others = [cell.replace("full", "whole") for cell in cells]
+    assert len({of(cell, "quick") for cell in others}) == 3
+
+
 def test_a_slip_in_a_module_is_named(root):
     (root / "ebmref/far.py").write_text("FACTOR = 2\ndef (\n")
     with pytest.raises(keys.SourceError, match=r"ebmref/far.py: line 2: SyntaxError"):
