@@ -54,9 +54,9 @@ class Tree:
         """The chapter, not executed."""
         return jupytext.read(self.source)
 
-    def closure(self, profile: str) -> keys.Closure:
-        """What its cells reach in a profile."""
-        sources = keys.Sources(self.root, profile)
+    def closure(self, profile: str, without=None) -> keys.Closure:
+        """What its cells reach in a profile; see `keys.Sources`."""
+        sources = keys.Sources(self.root, profile, without)
         cells = notebooks.code_of(self.draft())
         return keys.closure(keys.form_of_cells(cells, sources, self.chapter), sources)
 
@@ -158,26 +158,97 @@ def changed_places(before: Tree, now: Tree, profile: str) -> list[Place]:
     by_name: dict[str, set[str]] = {}
     for one in old.numbers:
         by_name.setdefault(one.name, set()).update(_lines(one.nodes))
-    places = []
-    for one in sorted(new.numbers, key=str):
-        if _own_text(new, one) not in known:
-            file = str(new.sources.path(one.module))
-            told = by_name.get(one.name, set())
-            places += [
-                Place(file, str(one), span, _extent(one.nodes)) for span in _spans(one.nodes, told)
-            ]
     cells = [notebooks.code_of(tree.draft()) for tree in (before, now)]
-    _check_literals(now.chapter, *cells)
+    bodies = [ast.parse(keys.plain(cell)).body for cell in cells[1]]
+    # Errors are not raised, and without checkpoints nothing is saved or read.
+    saves = any("checkpoint" in cell for cell in cells[1])
+    without = _is_raise if saves else _is_raise_or_saves
+    reached = {str(one) for one in now.closure(profile, without).numbers}
+    candidates = [
+        one for one in new.numbers if str(one) in reached and _own_text(new, one) not in known
+    ]
+    all_nodes = [node for one in new.numbers if str(one) in reached for node in one.nodes]
+    asked = _asked_of_classes([*all_nodes, *(node for body in bodies for node in body)], without)
+    places = []
+    for one in sorted(candidates, key=str):
+        file = str(new.sources.path(one.module))
+        nodes = list(_without_methods(one.nodes, asked))
+        spans = _spans(nodes, by_name.get(one.name, set()), without)
+        places += [Place(file, str(one), span, _extent(one.nodes)) for span in spans]
+    kept = {_own_text(new, one) for one in new.numbers}
+    gone = [one.nodes for one in old.numbers if _own_text(old, one) not in kept]
+    _check_literals(before.chapter, now.chapter, *cells, gone)
     if len(cells[0]) != len(cells[1]):
         raise BookError(
             f"{now.chapter}: it has {len(cells[1])} cells of code, and had {len(cells[0])}: the "
             "record's outputs have no place"
         )
     told = {line for cell in cells[0] for line in _lines(ast.parse(keys.plain(cell)).body)}
-    for i, cell in enumerate(cells[1]):
-        body = ast.parse(keys.plain(cell)).body
-        places += [Place(f"cell {i}", f"cell {i + 1}", span, (0, 0)) for span in _spans(body, told)]
+    for i, body in enumerate(bodies):
+        spans = _spans(body, told, without)
+        places += [Place(f"cell {i}", f"cell {i + 1}", span, (0, 0)) for span in spans]
     return places
+
+
+def _is_raise(node: ast.AST) -> bool:
+    return isinstance(node, ast.Raise)
+
+
+def _is_raise_or_saves(node: ast.AST) -> bool:
+    """An error, or a call that keeps no result of `training.save` or `training.load`."""
+    call = node.value if isinstance(node, ast.Expr) else None
+    saves = isinstance(call, ast.Call) and ast.unparse(call.func) in ("save", "load")
+    return saves or _is_raise(node)
+
+
+def _asked_of_classes(nodes: list[ast.AST], without) -> set[str]:
+    """Names of attributes that the code mentions; a method of no such name is never called.
+
+    What only such methods mention does not count.
+    """
+    methods: dict[str, list[ast.AST]] = {}
+    ahead, asked = [], set()
+    for node in nodes:
+        if isinstance(node, ast.ClassDef):
+            for part in node.body:
+                if isinstance(part, ast.FunctionDef) and not _is_special(part.name):
+                    methods.setdefault(part.name, []).append(part)
+                else:
+                    ahead.append(part)
+        else:
+            ahead.append(node)
+    while ahead:
+        node = ahead.pop()
+        if without(node):
+            continue
+        name = node.attr if isinstance(node, ast.Attribute) else None
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            name = node.value  # for getattr
+        if name is not None and name not in asked:
+            asked.add(name)
+            ahead += methods.get(name, [])
+        ahead += ast.iter_child_nodes(node)
+    return asked
+
+
+def _is_special(name: str) -> bool:
+    return name.startswith("__") or name == "forward"
+
+
+def _without_methods(nodes: tuple[ast.AST, ...], asked: set[str]) -> Iterator[ast.AST]:
+    """The nodes, of classes the parts, without methods that nobody asks for."""
+    for node in nodes:
+        if not isinstance(node, ast.ClassDef):
+            yield node
+            continue
+        yield from node.decorator_list
+        for part in node.body:
+            if (
+                not isinstance(part, ast.FunctionDef)
+                or _is_special(part.name)
+                or part.name in asked
+            ):
+                yield part
 
 
 def _extent(nodes: tuple[ast.AST, ...]) -> tuple[int, int]:
@@ -189,20 +260,18 @@ def _own_text(closure: keys.Closure, one: keys.Definition) -> str:
     return closure.sources.form(one).text(lambda named: named.name)
 
 
-def _check_literals(chapter: str, before: list[str], now: list[str]) -> None:
-    """No new literal in the cells, nothing new for the full profile alone."""
-    old, new = (
-        Counter(
-            repr(node.value)
-            for cell in cells
-            for node in ast.walk(ast.parse(keys.plain(cell)))
-            if isinstance(node, ast.Constant)
-            and isinstance(node.value, int | float | complex | str)
-            and not isinstance(node.value, bool)
-        )
-        for cells in (before, now)
-    )
+def _check_literals(
+    old_name: str, chapter: str, before: list[str], now: list[str], gone: list[tuple]
+) -> None:
+    """Nothing new for the full profile alone, and no new literal in the cells.
+
+    One that stood in code that is gone may have moved here, as a default does into a call.
+    """
+    trees = [[ast.parse(keys.plain(cell)) for cell in cells] for cells in (before, now)]
+    old = _literals(trees[0]) + _literals(node for nodes in gone for node in nodes)
+    new = _literals(trees[1])
     old["0"] = old["1"] = max(new["0"], new["1"])  # an index, a place
+    old[repr(chapter)] += old[repr(old_name)]
     if added := sorted((new - old).elements()):
         raise BookError(
             f"{chapter}: its cells have new literals ({', '.join(added[:5])}), for which a quick "
@@ -211,6 +280,20 @@ def _check_literals(chapter: str, before: list[str], now: list[str]) -> None:
     old_full, new_full = (Counter(_for_full(cells)) for cells in (before, now))
     if added := sorted((new_full - old_full).elements()):
         raise BookError(f"{chapter}: what only the full profile takes was changed: {added[0]}")
+
+
+def _literals(nodes) -> Counter:
+    """The numbers and texts in code, without docstrings."""
+    found: Counter = Counter()
+    ahead = list(nodes)
+    while ahead:
+        node = ahead.pop()
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            continue
+        if isinstance(node, ast.Constant) and type(node.value) in (int, float, complex, str):
+            found[repr(node.value)] += 1
+        ahead += ast.iter_child_nodes(node)
+    return found
 
 
 def _for_full(cells: list[str]) -> Iterator[str]:
@@ -224,16 +307,16 @@ def _for_full(cells: list[str]) -> Iterator[str]:
 
 def _lines(nodes) -> set[str]:
     """The statements, as text; of one with a body its head."""
-    return {ast.unparse(part) for part, _ in _parts(nodes)}
+    return {ast.unparse(part) for part in _parts(nodes, _is_raise)}
 
 
-def _spans(nodes, known: set[str]) -> list[tuple[int, int, int, int]]:
+def _spans(nodes, known: set[str], without) -> list[tuple[int, int, int, int]]:
     """Where the statements stand that are not known, and the branches within them."""
     found = []
-    for part, statement in _parts(nodes):
+    for part in _parts(nodes, without):
         if ast.unparse(part) in known:
             continue
-        found.append(_span(statement if part is statement else part))
+        found.append(_span(part))
         for node in ast.walk(part):
             if isinstance(node, ast.IfExp):
                 found += [_span(node.body), _span(node.orelse)]
@@ -254,36 +337,42 @@ def _span(node: ast.AST) -> tuple[int, int, int, int] | None:
     return node.lineno, node.end_lineno, node.col_offset, node.end_col_offset
 
 
-def _parts(nodes) -> Iterator[tuple[ast.AST, ast.AST]]:
+def _parts(nodes, without) -> Iterator[ast.AST]:
     """What can run or not: statements, and the heads of those with a body."""
     for node in nodes:
-        if isinstance(node, NEED_NOT_RUN):
+        if isinstance(node, NEED_NOT_RUN) or without(node):
             continue
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             continue
         if isinstance(node, ast.AnnAssign) and node.value is None:
             continue
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield from ((part, part) for part in node.decorator_list)
-            yield from _parts(node.body)
+            yield from node.decorator_list
+            yield from _parts(node.body, without)
             continue
         if not hasattr(node, "body"):
-            yield node, node
+            yield node
             continue
         for name, value in ast.iter_fields(node):
             if isinstance(value, ast.expr):
-                yield value, value
+                yield value
             elif name == "items":
-                yield from ((item.context_expr, item.context_expr) for item in value)
-        for name in ("body", "orelse", "finalbody"):
-            body = getattr(node, name, [])
-            if body and not isinstance(body[-1], ast.Raise):
-                yield from _parts(body)
-        for handler in getattr(node, "handlers", []):
-            if not isinstance(handler.body[-1], ast.Raise):
-                yield from _parts(handler.body)
-        for case in getattr(node, "cases", []):
-            yield from _parts(case.body)
+                yield from (item.context_expr for item in value)
+        bodies = [getattr(node, name, []) for name in ("body", "orelse", "finalbody")]
+        bodies += [case.body for case in getattr(node, "cases", [])]
+        # What handles an error does not run where there is none, and a guard gives up early.
+        for body in bodies:
+            if body and not _gives_up(body):
+                yield from _parts(body, without)
+
+
+def _gives_up(body: list[ast.stmt]) -> bool:
+    """Whether it ends in an error, or does nothing but return a constant."""
+    only = body[0] if len(body) == 1 else None
+    constant = isinstance(only, ast.Return) and (
+        only.value is None or isinstance(only.value, ast.Constant)
+    )
+    return isinstance(body[-1], ast.Raise) or constant
 
 
 # --- the proof -----------------------------------------------------------------------------

@@ -95,10 +95,16 @@ class Sources:
         root: the folder that holds the packages.
         profile: the one that runs: of `run.pick(quick=..., full=...)` the other choice is no part
             of what it does. None: both are.
+        without: tells syntax to be left out; None leaves out nothing.
     """
 
-    def __init__(self, root: Path, profile: str | None = None):
-        self.root, self.profile = root, profile
+    def __init__(
+        self,
+        root: Path,
+        profile: str | None = None,
+        without: Callable[[ast.AST], bool] | None = None,
+    ):
+        self.root, self.profile, self.without = root, profile, without
         self._modules: dict[str, Module | None] = {}
         self._forms: dict[Definition, Form] = {}
 
@@ -409,7 +415,8 @@ class _Writer:
 
     def node(self, node, scope: _Scope) -> None:
         """Any piece of syntax."""
-        if node is None or _is_import(node):
+        left_out = self.sources.without
+        if node is None or _is_import(node) or (left_out and left_out(node)):
             self.put("-")
         elif isinstance(node, ast.Name):
             self.name(node, [], scope)
