@@ -13,6 +13,7 @@ is read must be what was made.
 
 import ast
 import contextlib
+import copy
 import dataclasses
 import json
 import subprocess
@@ -155,9 +156,10 @@ def changed_places(before: Tree, now: Tree, profile: str) -> list[Place]:
     """
     old, new = before.closure(profile), now.closure(profile)
     known = {_own_text(old, one) for one in old.numbers}
-    by_name: dict[str, set[str]] = {}
-    for one in old.numbers:
-        by_name.setdefault(one.name, set()).update(_lines(one.nodes))
+    kept = {_own_text(new, one) for one in new.numbers}
+    gone = [one.nodes for one in old.numbers if _own_text(old, one) not in kept]
+    # A statement that stood in code that is gone has moved.
+    moved = {line for nodes in gone for line in _lines(_received(nodes))}
     cells = [notebooks.code_of(tree.draft()) for tree in (before, now)]
     bodies = [ast.parse(keys.plain(cell)).body for cell in cells[1]]
     # Errors are not raised, and without checkpoints nothing is saved or read.
@@ -172,11 +174,9 @@ def changed_places(before: Tree, now: Tree, profile: str) -> list[Place]:
     places = []
     for one in sorted(candidates, key=str):
         file = str(new.sources.path(one.module))
-        nodes = list(_without_methods(one.nodes, asked))
-        spans = _spans(nodes, by_name.get(one.name, set()), without)
+        nodes = _received(_without_methods(one.nodes, asked))
+        spans = [*_bodies(nodes), *_spans(nodes, moved, without)]
         places += [Place(file, str(one), span, _extent(one.nodes)) for span in spans]
-    kept = {_own_text(new, one) for one in new.numbers}
-    gone = [one.nodes for one in old.numbers if _own_text(old, one) not in kept]
     _check_literals(before.chapter, now.chapter, *cells, gone)
     if len(cells[0]) != len(cells[1]):
         raise BookError(
@@ -249,6 +249,28 @@ def _without_methods(nodes: tuple[ast.AST, ...], asked: set[str]) -> Iterator[as
                 or part.name in asked
             ):
                 yield part
+
+
+def _received(nodes) -> list[ast.AST]:
+    """The nodes with the first parameter of each function called `self`, as of a method it is."""
+
+    class Rename(ast.NodeTransformer):
+        def __init__(self, name: str):
+            self.name = name
+
+        def visit_Name(self, node):
+            if node.id == self.name:
+                node.id = "self"
+            return node
+
+    renamed = []
+    for node in copy.deepcopy(list(nodes)):
+        parts = node.body if isinstance(node, ast.ClassDef) else [node]
+        for part in parts:
+            if isinstance(part, ast.FunctionDef) and part.args.args:
+                Rename(part.args.args[0].arg).visit(part)
+        renamed.append(node)
+    return renamed
 
 
 def _extent(nodes: tuple[ast.AST, ...]) -> tuple[int, int]:
@@ -331,6 +353,15 @@ def _spans(nodes, known: set[str], without) -> list[tuple[int, int, int, int]]:
     return [span for span in found if span is not None]
 
 
+def _bodies(nodes: list[ast.AST]) -> Iterator[tuple[int, int, int, int]]:
+    """Of each function, and each method, where its code stands: some of it must run."""
+    for node in nodes:
+        for part in node.body if isinstance(node, ast.ClassDef) else [node]:
+            if isinstance(part, ast.FunctionDef):
+                first, last = part.body[0], part.body[-1]
+                yield first.lineno, last.end_lineno, first.col_offset, last.end_col_offset
+
+
 def _span(node: ast.AST) -> tuple[int, int, int, int] | None:
     if isinstance(node, ast.Constant):  # the compiler may have folded it away
         return None
@@ -353,17 +384,20 @@ def _parts(nodes, without) -> Iterator[ast.AST]:
         if not hasattr(node, "body"):
             yield node
             continue
-        for name, value in ast.iter_fields(node):
-            if isinstance(value, ast.expr):
-                yield value
-            elif name == "items":
-                yield from (item.context_expr for item in value)
         bodies = [getattr(node, name, []) for name in ("body", "orelse", "finalbody")]
         bodies += [case.body for case in getattr(node, "cases", [])]
         # What handles an error does not run where there is none, and a guard gives up early.
-        for body in bodies:
-            if body and not _gives_up(body):
-                yield from _parts(body, without)
+        inside = [
+            part
+            for body in bodies
+            if body and not _gives_up(body)
+            for part in _parts(body, without)
+        ]
+        heads = [value for _, value in ast.iter_fields(node) if isinstance(value, ast.expr)]
+        heads += [item.context_expr for item in getattr(node, "items", [])]
+        if inside or not isinstance(node, ast.If):
+            yield from heads
+        yield from inside
 
 
 def _gives_up(body: list[ast.stmt]) -> bool:
