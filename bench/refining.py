@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from ebmref import ddls, gan  # noqa: E402
-from ebmref.claims import write_atomic  # noqa: E402
+from ebmref.files import write_atomic  # noqa: E402
 
 K, N, BUDGET = 5, 2_500, 200
 CHAINS, STEPS = 10_000, 1_000

@@ -38,7 +38,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
 
 import peers  # noqa: E402
 
-from ebmref.claims import write_atomic  # noqa: E402
+from ebmref.files import write_atomic  # noqa: E402
 
 OURS = {
     "ebmref": {"analytic": True, "compile": True},

@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from ebmref import gan, training  # noqa: E402
-from ebmref.claims import write_atomic  # noqa: E402
+from ebmref.files import write_atomic  # noqa: E402
 
 
 class Work(NamedTuple):

@@ -11,7 +11,7 @@ import yaml
 from ebmbook import INTERRUPTED, notebooks, records, site
 from ebmbook.notebooks import BOOK, ROOT, BookError
 from ebmbook.runner import Variant, run_chapters
-from ebmref import claims
+from ebmref import claims, files
 from ebmref.profiles import resolve_profile
 
 
@@ -81,7 +81,7 @@ def check(args: argparse.Namespace) -> int:
     for judgement in judgements if not args.brief else []:
         print("\n".join(judgement.rows()))
     table = [judgement.as_dict() for judgement in judgements]
-    claims.write_atomic(folder / "ledger.json", json.dumps(table, indent=1) + "\n")
+    files.write_atomic(folder / "ledger.json", json.dumps(table, indent=1) + "\n")
     settled = [judgement for judgement in judgements if judgement.verdict != "open"]
     broken = [judgement for judgement in judgements if not judgement.holds]
     print(f"{len(settled)} of {len(judgements)} claims settled, {len(broken)} not borne out")

@@ -19,7 +19,7 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
-from ebmref import claims
+from ebmref import claims, files
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
@@ -129,7 +129,7 @@ def read(path: Path) -> NotebookNode:
 
 def write(notebook: NotebookNode, path: Path) -> None:
     """Write a notebook whole or not at all."""
-    claims.write_atomic(path, nbformat.writes(notebook).rstrip("\n") + "\n")
+    files.write_atomic(path, nbformat.writes(notebook).rstrip("\n") + "\n")
 
 
 def results_of(notebook: NotebookNode, name: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ebmbook import INTERRUPTED, notebooks
 from ebmbook.notebooks import BOOK, CHECKPOINTS, ROOT, RUNS, BookError
-from ebmref import claims
+from ebmref import files
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def run_chapter(
             raise BookError(f"{chapter}: the last cell must call ledger.verdicts()")
         executed = notebooks.normalise(notebooks.read(draft))
         executed.metadata["ebmref"] = stamp | {"results": json.loads(results.read_text())}
-        claims.write_atomic(folder / "results" / results.name, results.read_text())
+        files.write_atomic(folder / "results" / results.name, results.read_text())
         notebooks.write(executed, folder / draft.name)
     tqdm.write(f"{chapter}: {time.monotonic() - began:.0f} s", file=sys.stderr)
 

@@ -5,12 +5,10 @@ verdict stands on; a run leaves `results/<chapter>.json`. This module reads both
 one against the other. It needs no torch, so that tools start at once.
 """
 
-import contextlib
 import json
 import math
 import os
 import re
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,21 +52,6 @@ class Measure:
             return (f"{self.value:,.0f}" if whole else f"{self.value:.4g}") + unit
         digits = max(0, 1 - math.floor(math.log10(self.se)))
         return f"{self.value:.{digits}f} ± {self.se:.{digits}f}{unit}"
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a file whole or not at all: under a temporary name, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
 
 
 def parse_results(text: str, source: str) -> dict[str, Any]:

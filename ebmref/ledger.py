@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 
 from ebmref import plots
-from ebmref.claims import LedgerError, Measure, find_claims, judge, load_claims, write_atomic
+from ebmref.claims import LedgerError, Measure, find_claims, judge, load_claims
+from ebmref.files import write_atomic
 from ebmref.runs import Run, begin
 
 MEASURE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*/[a-z0-9][a-z0-9.+-]*")

@@ -110,16 +110,6 @@ def test_an_unmeasured_check_does_not_hold(chapter, capsys):
     assert "x/a is not measured" in capsys.readouterr().out
 
 
-def test_writing_is_whole_or_not_at_all(tmp_path):
-    """A failed write leaves the old file and no other."""
-    path = tmp_path / "a.json"
-    claims.write_atomic(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        claims.write_atomic(path, "new \udc80")
-    assert path.read_text() == "old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
-
-
 @given(FINITE, FINITE)
 def test_at_most_and_at_least_split_the_line(value, threshold):
     """Exactly one of them holds, both where the numbers meet."""

@@ -19,7 +19,7 @@ from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 from sphinx.errors import ExtensionError
 
-from ebmref import claims
+from ebmref import claims, files
 
 BADGES = {
     "open": "muted",
@@ -172,7 +172,7 @@ def leave_json(app, exception) -> None:
     if exception is None and app.builder.format == "html":
         judgements, _ = load(app.srcdir)
         text = json.dumps([judgement.as_dict() for judgement in judgements], indent=1) + "\n"
-        claims.write_atomic(Path(app.outdir) / "_static" / "ledger.json", text)
+        files.write_atomic(Path(app.outdir) / "_static" / "ledger.json", text)
 
 
 def setup(app):
