@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ebmref.learning import Networks
+from ebmref.networks import Networks
 
 
 class RealNVP(nn.Module):

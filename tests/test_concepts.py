@@ -367,12 +367,12 @@ def test_gradients_of_the_truth_loss_are_central_differences(n_steps):
 
 def code_is_given(model, tasks, recipe):
     """The gradient with w taken as given: the second half of the whole."""
-    right = concepts.infer_code
+    right = concepts.learning.infer_code
     try:
-        concepts.infer_code = lambda *args: [w.detach() for w in right(*args)]
+        concepts.learning.infer_code = lambda *args: [w.detach() for w in right(*args)]
         return gradients(model, tasks, recipe)
     finally:
-        concepts.infer_code = right
+        concepts.learning.infer_code = right
 
 
 @pytest.mark.parametrize(
