@@ -33,8 +33,8 @@ from ebmbook.notebooks import BookError
 from ebmbook.runner import Variant, execute_draft
 
 QUICK = "quick"
-# Cells of which the clock decides the outputs, and so what they measure.
-TIMED = "timed"
+# What the clock decides: outputs of cells with this tag, measures with this word in their name.
+TIMED, CLOCK = "timed", "seconds"
 DOES_NOTHING = (ast.Pass, ast.Break, ast.Continue, ast.Global, ast.Nonlocal)
 NEED_NOT_RUN = (ast.Raise, ast.Assert, ast.Import, ast.ImportFrom, *DOES_NOTHING)
 
@@ -419,12 +419,14 @@ def prove(name: str, before: Tree, now: Tree, places: list[Place], work: Path) -
         BookError: something differs, or a changed place did not run; names it.
     """
     kept = work / "checkpoints"
-    old = _run(before, work / "before", None)
-    new = _run(now, work / "now", kept, places)
+    tags = [cell.metadata.get("tags", []) for cell in notebooks.code_cells(now.draft())]
+    exempt = [TIMED in of_cell or "nbval-check-output" in of_cell for of_cell in tags]
+    old = _run(before, work / "before", exempt)
+    new = _run(now, work / "now", exempt, places, kept)
     seen = new[2]
     _same(name, old, new, "before the change and after it")
     if kept.is_dir() and any(kept.iterdir()):
-        again = _run(now, work / "again", kept, places)
+        again = _run(now, work / "again", exempt, places, kept)
         _same(name, old, again, "before the change and from the checkpoints after it")
         for file, more in again[2].items():
             seen.setdefault(file, []).extend(more)
@@ -452,7 +454,13 @@ def _same(name: str, one: tuple, other: tuple, when: str) -> None:
             raise BookError(f"{name}: the outputs of cell {i + 1} are not the same {when}")
 
 
-def _run(tree: Tree, folder: Path, kept: Path | None, places: list[Place] | None = None) -> tuple:
+def _run(
+    tree: Tree,
+    folder: Path,
+    exempt: list[bool],
+    places: list[Place] | None = None,
+    kept: Path | None = None,
+) -> tuple:
     """Quick results, outputs a cell, and the places that ran."""
     folder.mkdir(parents=True)
     notebook = tree.draft()
@@ -475,20 +483,20 @@ def _run(tree: Tree, folder: Path, kept: Path | None, places: list[Place] | None
     cells = notebooks.code_cells(executed)
     cells = cells[1:-1] if places is not None else cells
     measures = json.loads((folder / f"{tree.chapter}.json").read_text())["measures"]
-    outputs = []
-    for cell in cells:
-        tags = cell.metadata.get("tags", [])
-        exempt = TIMED in tags or "nbval-check-output" in tags
-        if TIMED in tags:
-            for output in cell.outputs:
-                glued = output.get("metadata", {}).get("scrapbook", {}).get("name")
-                measures.pop(glued, None)
-        told = [
-            {key: got for key, got in output.items() if key != "execution_count"}
-            for output in cell.outputs
-        ]
-        outputs.append([] if exempt else told)
+    measures = {name: got for name, got in measures.items() if CLOCK not in name}
+    outputs = [
+        [] if free else [_without_place(output) for output in cell.outputs if not _of_clock(output)]
+        for cell, free in zip(cells, exempt, strict=True)
+    ]
     return measures, outputs, json.loads(seen.read_text()) if seen.exists() else {}
+
+
+def _of_clock(output: NotebookNode) -> bool:
+    return CLOCK in output.get("metadata", {}).get("scrapbook", {}).get("name", "")
+
+
+def _without_place(output: NotebookNode) -> dict:
+    return {key: got for key, got in output.items() if key != "execution_count"}
 
 
 def _trace(notebook: NotebookNode, places: list[Place], sources: list[str], seen: Path) -> None:
