@@ -19,14 +19,14 @@ THREADS := $(shell n=$$(( $$(getconf _NPROCESSORS_ONLN) / $(JOBS) )); echo $$(( 
 unexport PYTHONDONTWRITEBYTECODE
 
 PY := .venv/bin/python
-EBM := $(PY) -m ebmbook
+EBM := $(PY) -m ebmbook.press
 CHOSEN := $(if $(CHAPTER),--chapter "$(CHAPTER)")
 SIZE := $(if $(PROFILE),--profile "$(PROFILE)")
 FRESH ?=
 # nbval: a whole notebook stays in one worker; records are judged in the quick profile, by its
 # runs where these are fresh, else by a kernel; FRESH=1: by a kernel in any case.
 NBVAL := -p no:cacheprovider -W default --nbval-lax --nbval-current-env --dist loadscope \
-  $(if $(FRESH),,-p ebmbook.replay)
+  $(if $(FRESH),,-p ebmbook.press.replay)
 
 .PHONY: help book run check record carry html test nbval lint bench bench-training bench-refining lock clean
 .DEFAULT_GOAL := help

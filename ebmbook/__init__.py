@@ -3,7 +3,7 @@
 A chapter needs `ledger`, `plots`, `claims` and `runs`, which are light; text sources to executed
 notebooks, records and HTML need the tools of the extra `book`.
 
-Run as `python -m ebmbook`; the Makefile has the everyday commands.
+Run as `python -m ebmbook.press`; the Makefile has the everyday commands.
 """
 
 import signal

@@ -116,14 +116,14 @@ class Book:
         path.write_text(text.replace(old, new))
 
     def command(self, *args: str) -> list[str]:
-        return [sys.executable, "-m", "ebmbook", *args]
+        return [sys.executable, "-m", "ebmbook.press", *args]
 
     def environment(self) -> dict[str, str]:
         kept = {key: got for key, got in os.environ.items() if not key.startswith("EBMREF_")}
         return kept | {"PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
 
     def call(self, *args: str) -> subprocess.CompletedProcess:
-        """`python -m ebmbook ARGS`, in the book's folder."""
+        """`python -m ebmbook.press ARGS`, in the book's folder."""
         return self.shell(*self.command(*args))
 
     def shell(self, *command: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
@@ -169,7 +169,7 @@ def book(tmp_path) -> Book:
 def dry_book(book) -> Book:
     """A fresh small book whose chapters are not executed, for tests of all that is around that:
     in place of a kernel, the Python in the environment's INSTEAD, and results without measures."""
-    (book.root / "ebmbook" / "execute.py").write_text(STAND_IN)
+    (book.root / "ebmbook" / "press" / "execute.py").write_text(STAND_IN)
     return book
 
 

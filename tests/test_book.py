@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ebmbook import claims, notebooks, records, site
+from ebmbook import claims
+from ebmbook.press import notebooks, records, site
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = notebooks.chapters()

@@ -84,7 +84,7 @@ def refused(book, *words: str) -> None:
 
 
 def faults(book) -> str:
-    code = "from ebmbook.records import faults; print(*faults('01-one'), sep='\\n')"
+    code = "from ebmbook.press.records import faults; print(*faults('01-one'), sep='\\n')"
     return book.shell(sys.executable, "-c", code).stdout.strip()
 
 

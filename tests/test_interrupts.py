@@ -100,7 +100,7 @@ def test_a_killed_run_takes_its_kernel_along_and_is_swept(book):
     child.communicate(timeout=60)
     assert at_work(book) != [] and installed(book) == []
     assert wait_for(lambda: not alive(kernel), 60)
-    (book.root / "ebmbook" / "execute.py").write_text(STAND_IN)
+    (book.root / "ebmbook" / "press" / "execute.py").write_text(STAND_IN)
     done = book.call("run", "--chapter", "02-two")
     assert done.returncode == 0, done.stderr
     assert at_work(book) == []
@@ -146,7 +146,7 @@ def test_who_waits_can_be_interrupted(dry_book):
 # that is full from the n-th write or rename on; prints the first n with which it succeeds.
 FULL = """\
 import errno, os, subprocess
-from ebmbook import notebooks, runner
+from ebmbook.press import notebooks, runner
 
 def start(draft, variant, lock):
     results = '{"chapter": "01-one", "seed": %d, "measures": {}}' % seed
@@ -204,19 +204,20 @@ def test_a_full_disk_installs_both_files_or_none(book):
 def run_on_full_disk(book, free_kb: int) -> subprocess.CompletedProcess:
     """A run on a small disk of its own on which so much is left; then, with room, another."""
     script = f"""
-        mount -t tmpfs -o size=2m none _build && {{ {sys.executable} -m ebmbook run --chapter 01-one
+        mount -t tmpfs -o size=2m none _build && {{ {sys.executable} -m ebmbook.press run \\
+          --chapter 01-one
         echo "status $?"
         sed -i 's/Some prose/Other prose/' book/01-one.md
         cat _build/run/quick/01-one.ipynb _build/run/quick/results/* | cksum
         head -c {free_kb * 1024} /dev/zero > _build/spare
         cat /dev/zero > _build/full 2>/dev/null
         rm _build/spare
-        {sys.executable} -m ebmbook run --chapter 01-one 2>&1
+        {sys.executable} -m ebmbook.press run --chapter 01-one 2>&1
         echo "status $?"
         cat _build/run/quick/01-one.ipynb _build/run/quick/results/* | cksum
         find _build -name '.*'
         rm _build/full
-        {sys.executable} -m ebmbook run --chapter 01-one
+        {sys.executable} -m ebmbook.press run --chapter 01-one
         echo "status $?"; }}
     """
     (book.root / "_build").mkdir()

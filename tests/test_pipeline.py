@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from ebmbook import execute, notebooks, runner, site
+from ebmbook.press import execute, notebooks, runner, site
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -79,7 +79,7 @@ def test_only_what_changed_runs_again(dry_book):
 def keys_of(book) -> list[str]:
     """Keys of the numbers of both chapters."""
     code = (
-        "from ebmbook.notebooks import keys_of\n"
+        "from ebmbook.press.notebooks import keys_of\n"
         "print(*[keys_of(c, 'quick', {})['key'] for c in ('01-one', '02-two')])"
     )
     return book.shell(sys.executable, "-c", code).stdout.split()
@@ -258,7 +258,7 @@ class TestRecord:
     """A record is of its source, executed, and says what its claims say."""
 
     def faults(self, book) -> str:
-        code = "from ebmbook.records import faults; print(*faults('01-one'), sep='\\n')"
+        code = "from ebmbook.press.records import faults; print(*faults('01-one'), sep='\\n')"
         return book.shell(sys.executable, "-c", code).stdout
 
     def test_sound(self, recorded_book):

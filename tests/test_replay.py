@@ -11,11 +11,11 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from ebmbook.replay import Replay
+from ebmbook.press.replay import Replay
 
 ROOT = Path(__file__).resolve().parents[1]
 NBVAL = ["-p", "no:cacheprovider", "-W", "default", "--nbval-lax", "--nbval-current-env"]
-REPLAY = ["-p", "ebmbook.replay"]
+REPLAY = ["-p", "ebmbook.press.replay"]
 BY_RUN = "01-one.ipynb: answered by its run"
 BY_KERNEL = "01-one.ipynb: answered by a kernel"
 
@@ -133,7 +133,7 @@ def test_a_run_answers_for_its_record_alone(copy_of_judged):
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from ebmbook import notebooks, replay\n"
+        "from ebmbook.press import notebooks, replay\n"
         "record = notebooks.record_path('01-one')\n"
         "cells = [cell for cell in notebooks.read(record).cells if cell.cell_type == 'code']\n"
         "if sys.argv[1] == 'edited':\n"

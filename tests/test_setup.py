@@ -128,7 +128,7 @@ def test_readme_snippets_run(capsys):
 def test_sources_name_no_machine():
     """No absolute home or scratch paths in what is committed by hand."""
     here = re.compile(r"/(?:home|root|tmp|Users)/\w")
-    places = [("ebmref", "**/*.py"), ("ebmbook", "*.*"), ("bench", "*"), ("book", "*")]
+    places = [("ebmref", "**/*.py"), ("ebmbook", "**/*.py"), ("bench", "*"), ("book", "*")]
     for folder, pattern in [*places, ("book", "claims/*"), (".", "*.yml")]:
         for path in (ROOT / folder).glob(pattern):
             if path.is_file():

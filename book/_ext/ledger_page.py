@@ -18,7 +18,8 @@ from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 from sphinx.errors import ExtensionError
 
-from ebmbook import claims, notebooks
+from ebmbook import claims
+from ebmbook.press import notebooks
 from ebmref.files import write_atomic
 
 BADGES = {

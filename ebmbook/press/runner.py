@@ -25,8 +25,9 @@ from typing import Any, TextIO
 from nbformat import NotebookNode
 from tqdm import tqdm
 
-from ebmbook import INTERRUPTED, inputs, notebooks
-from ebmbook.notebooks import BOOK, CHECKPOINTS, CLAIMS, ROOT, RUNS, BookError
+from ebmbook import INTERRUPTED, inputs
+from ebmbook.press import notebooks
+from ebmbook.press.notebooks import BOOK, CHECKPOINTS, CLAIMS, ROOT, RUNS, BookError
 
 LOCKS = RUNS.parent / "locks"
 COMPLAINTS = "stderr.txt"  # of the child, in the work folder
@@ -287,7 +288,7 @@ def _start(
         "EBMREF_CHECKPOINTS": os.environ.get("EBMREF_CHECKPOINTS") or str(CHECKPOINTS),
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
-    command = [sys.executable, "-m", "ebmbook.execute", str(draft), str(book)]
+    command = [sys.executable, "-m", "ebmbook.press.execute", str(draft), str(book)]
     command.append(json.dumps(variant.parameters))
     with (draft.parent / COMPLAINTS).open("w") as complaints:
         return subprocess.Popen(

@@ -1,40 +1,23 @@
-"""Keep a full record across a change that should change no number, by proof.
+"""What was changed in all that a chapter reaches, place by place, between two source trees.
 
-The chapter runs twice in the quick profile on this machine: with the code that made the record,
-and with the code as it is. All results and all outputs must be equal to the last bit. That says
-nothing of code that only the full run comes through, and so every place that was changed, in
-whatever the chapter reaches, must have run in the quick one: each statement, each branch of a
-condition within one. Errors need not be raised: a record is there, so none was. Nor can a quick
-run speak for a number that only the full profile uses, so no literal of a cell may be new.
-
-Where a chapter keeps checkpoints it runs a third time, from those that the second one left: what
-is read must be what was made.
+A place is a function, a statement, or a branch within one, that must have run for a quick run to
+speak for it. A statement that stood in code that is gone has moved: of it the function must run.
 """
 
 import ast
-import contextlib
 import copy
 import dataclasses
-import json
-import subprocess
-import tarfile
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 
 import jupytext
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell
 
-from ebmbook import keys, notebooks, records
-from ebmbook.notebooks import BookError
-from ebmbook.runner import Variant, execute_draft
+from ebmbook import keys
+from ebmbook.press import notebooks
+from ebmbook.press.notebooks import BookError
 
-QUICK = "quick"
-# What the clock decides: outputs of cells with this tag, measures with this word in their name.
-TIMED, CLOCK = "timed", "seconds"
 DOES_NOTHING = (ast.Pass, ast.Break, ast.Continue, ast.Global, ast.Nonlocal)
 NEED_NOT_RUN = (ast.Raise, ast.Assert, ast.Import, ast.ImportFrom, *DOES_NOTHING)
 
@@ -93,59 +76,6 @@ class Place:
 
     def __str__(self) -> str:
         return f"{self.of}, line {self.span[0]}"
-
-
-def carry(name: str) -> str:
-    """Prove that the record still stands, and stamp it; returns what was done, in a line.
-
-    Raises:
-        BookError: it does not, or that cannot be told; the message says why.
-    """
-    path = notebooks.record_path(name)
-    record = notebooks.read(path)
-    results = notebooks.results_of(record, path.name)
-    stamp = record.metadata["ebmref"]
-    asked = (results["profile"], stamp["parameters"])
-    now = Tree(notebooks.ROOT, notebooks.source_path(name))
-    key = now.key(*asked)
-    if key == stamp["key"]:
-        return f"{name}: the record is of this code; nothing to carry"
-    with tempfile.TemporaryDirectory(prefix="carry-") as work:
-        before, commit = _made_by(name, stamp["key"], asked, Path(work))
-        places = changed_places(before, now, results["profile"])
-        evidence = prove(name, before, now, places, Path(work))
-    stamp["key"], was = key, stamp["key"]
-    stamp["look"] = notebooks.keys_of(name, *asked)["look"]
-    step = {"from": was, "to": key, "commit": commit, **evidence}
-    stamp["carried"] = [*stamp.get("carried", []), step]
-    notebooks.write(notebooks.renewed(name, record), path)
-    ran = len(places)
-    return f"{name}: carried over from {commit}; {ran} changed places ran, all results are equal"
-
-
-def _made_by(name: str, key: str, asked: tuple, work: Path) -> tuple[Tree, str]:
-    """The newest commit whose code has the record's key, laid out in a folder."""
-    names = [name, *notebooks.former_names(name)]
-    listed = records.git("rev-list", "--abbrev-commit", "--abbrev=12", "HEAD").splitlines()
-    for commit in listed:
-        root = work / commit
-        _lay_out(commit, root)
-        for known in names:
-            tree = Tree(root, root / "book" / f"{known}.md")
-            with contextlib.suppress(keys.SourceError):
-                if tree.source.is_file() and tree.key(*asked) == key:
-                    return tree, commit
-    raise BookError(f"{name}: no commit has the code that made its record; make record makes one")
-
-
-def _lay_out(commit: str, root: Path) -> None:
-    command = ["git", "-C", str(notebooks.ROOT), "archive", commit]
-    done = subprocess.run(command, capture_output=True, check=True)
-    with tarfile.open(fileobj=BytesIO(done.stdout)) as archive:
-        archive.extractall(root, filter="data")
-
-
-# --- what was changed ----------------------------------------------------------------------
 
 
 def changed_places(before: Tree, now: Tree, profile: str) -> list[Place]:
@@ -279,7 +209,7 @@ def _extent(nodes: tuple[ast.AST, ...]) -> tuple[int, int]:
 
 
 def _own_text(closure: keys.Closure, one: keys.Definition) -> str:
-    return closure.sources.form(one).text(lambda named: named.name)
+    return keys.form_of(closure.sources, one).text(lambda named: named.name)
 
 
 def _check_literals(
@@ -407,109 +337,3 @@ def _gives_up(body: list[ast.stmt]) -> bool:
         only.value is None or isinstance(only.value, ast.Constant)
     )
     return isinstance(body[-1], ast.Raise) or constant
-
-
-# --- the proof -----------------------------------------------------------------------------
-
-
-def prove(name: str, before: Tree, now: Tree, places: list[Place], work: Path) -> dict:
-    """Run before and now, hold them against each other; returns the evidence.
-
-    Raises:
-        BookError: something differs, or a changed place did not run; names it.
-    """
-    kept = work / "checkpoints"
-    tags = [cell.metadata.get("tags", []) for cell in notebooks.code_cells(now.draft())]
-    exempt = [TIMED in of_cell or "nbval-check-output" in of_cell for of_cell in tags]
-    old = _run(before, work / "before", exempt)
-    new = _run(now, work / "now", exempt, places, kept)
-    seen = new[2]
-    _same(name, old, new, "before the change and after it")
-    if kept.is_dir() and any(kept.iterdir()):
-        again = _run(now, work / "again", exempt, places, kept)
-        _same(name, old, again, "before the change and from the checkpoints after it")
-        for file, more in again[2].items():
-            seen.setdefault(file, []).extend(more)
-    if missed := [place for place in places if not place.ran(seen)]:
-        told = ", ".join(dict.fromkeys(str(place) for place in missed))
-        raise BookError(
-            f"{name}: changed, and not run in the quick profile: {told}; only a full run can "
-            f"vouch for it: make record CHAPTER={name}"
-        )
-    return {
-        "evidence": keys.digest(json.dumps(old[0], sort_keys=True), json.dumps(old[1])),
-        "places": len(places),
-    }
-
-
-def _same(name: str, one: tuple, other: tuple, when: str) -> None:
-    for measure in sorted(one[0].keys() | other[0].keys()):
-        if one[0].get(measure) != other[0].get(measure):
-            raise BookError(
-                f"{name}: {measure} is not the same {when}: {one[0].get(measure)}, then "
-                f"{other[0].get(measure)}"
-            )
-    for i, (left, right) in enumerate(zip(one[1], other[1], strict=True)):
-        if left != right:
-            raise BookError(f"{name}: the outputs of cell {i + 1} are not the same {when}")
-
-
-def _run(
-    tree: Tree,
-    folder: Path,
-    exempt: list[bool],
-    places: list[Place] | None = None,
-    kept: Path | None = None,
-) -> tuple:
-    """Quick results, outputs a cell, and the places that ran."""
-    folder.mkdir(parents=True)
-    notebook = tree.draft()
-    for i, cell in enumerate(notebook.cells):
-        cell.id = f"cell-{i}"
-    seen = folder / "seen.json"
-    sources = notebooks.code_of(notebook)
-    if places is not None:
-        _trace(notebook, places, sources, seen)
-    draft = folder / f"{tree.chapter}.ipynb"
-    notebooks.write(notebook, draft)
-    # Claims are looked for in the tree.
-    environment = {"EBMREF_TREE": str(tree.root), "EBMREF_CLAIMS": "", "EBMREF_CHECKPOINTS": ""}
-    if kept is not None:
-        environment |= {"EBMREF_CHECKPOINTS": str(kept), "EBMREF_KEEP": "1"}
-    error = execute_draft(draft, Variant(QUICK), tree.root / "book", environment)
-    if error:
-        raise BookError(f"{tree.chapter}, {folder.name}: {error}")
-    executed = notebooks.normalise(notebooks.read(draft))
-    cells = notebooks.code_cells(executed)
-    cells = cells[1:-1] if places is not None else cells
-    measures = json.loads((folder / f"{tree.chapter}.json").read_text())["measures"]
-    measures = {name: got for name, got in measures.items() if CLOCK not in name}
-    outputs = [
-        [] if free else [_without_place(output) for output in cell.outputs if not _of_clock(output)]
-        for cell, free in zip(cells, exempt, strict=True)
-    ]
-    return measures, outputs, json.loads(seen.read_text()) if seen.exists() else {}
-
-
-def _of_clock(output: NotebookNode) -> bool:
-    return CLOCK in output.get("metadata", {}).get("scrapbook", {}).get("name", "")
-
-
-def _without_place(output: NotebookNode) -> dict:
-    return {key: got for key, got in output.items() if key != "execution_count"}
-
-
-def _trace(notebook: NotebookNode, places: list[Place], sources: list[str], seen: Path) -> None:
-    """Have a cell before all others note what runs, and one after them leave it in a file."""
-    files: dict[str, list] = {}
-    for place in places:
-        if not place.file.startswith("cell "):
-            files.setdefault(place.file, []).append(place.within)
-    files = {file: sorted(set(spans)) for file, spans in files.items()}
-    named = {place.file for place in places}
-    cells = {
-        text.strip("\n"): f"cell {i}" for i, text in enumerate(sources) if f"cell {i}" in named
-    }
-    start = f"from ebmbook import traced\ntraced.start({files!r}, {cells!r})"
-    notebook.cells.insert(0, new_code_cell(start))
-    notebook.cells.append(new_code_cell(f"traced.stop({str(seen)!r})"))

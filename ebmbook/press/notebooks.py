@@ -21,7 +21,7 @@ from nbformat import NotebookNode
 from ebmbook import claims, keys
 from ebmref.files import write_atomic
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
 CLAIMS = BOOK / "claims"
 MOVED = BOOK / "moved.yml"

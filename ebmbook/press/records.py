@@ -7,9 +7,10 @@ import sys
 
 from nbformat import NotebookNode
 
-from ebmbook import claims, inputs, notebooks
-from ebmbook.notebooks import BOOK, ROOT, BookError
-from ebmbook.runner import Variant, run_chapters
+from ebmbook import claims, inputs
+from ebmbook.press import notebooks
+from ebmbook.press.notebooks import BOOK, ROOT, BookError
+from ebmbook.press.runner import Variant, run_chapters
 
 # A clone carries every record: figures stay few and small.
 MAX_BYTES = 600_000

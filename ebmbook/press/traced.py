@@ -1,4 +1,4 @@
-"""Which places of the code a kernel came through: the half of `ebmbook.carry` that runs there.
+"""Which places of the code a kernel came through: the half of `press.carry` that runs there.
 
 Python's own tracing, instruction by instruction, in the files and functions that are asked for
 and nowhere else.

@@ -11,8 +11,8 @@ from urllib.parse import unquote, urldefrag
 
 import yaml
 
-from ebmbook import notebooks
-from ebmbook.notebooks import BOOK, CLAIMS, MOVED, ROOT, BookError
+from ebmbook.press import notebooks
+from ebmbook.press.notebooks import BOOK, CLAIMS, MOVED, ROOT, BookError
 
 SITE = ROOT / "_build" / "site"
 HTML = ROOT / "_build" / "html"

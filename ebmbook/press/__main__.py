@@ -1,4 +1,4 @@
-"""Command line of the book: `python -m ebmbook {run,record,html,check} ...`."""
+"""Command line of the book: `python -m ebmbook.press {run,record,html,check} ...`."""
 
 import argparse
 import json
@@ -8,10 +8,11 @@ import sys
 
 import yaml
 
-from ebmbook import ENDINGS, INTERRUPTED, claims, notebooks, records, site
-from ebmbook.notebooks import BOOK, CLAIMS, ROOT, BookError
+from ebmbook import ENDINGS, INTERRUPTED, claims
+from ebmbook.press import notebooks, records, site
+from ebmbook.press.notebooks import BOOK, CLAIMS, ROOT, BookError
+from ebmbook.press.runner import Variant, run_chapters
 from ebmbook.profiles import resolve_profile
-from ebmbook.runner import Variant, run_chapters
 from ebmref.files import write_atomic
 
 
@@ -60,7 +61,7 @@ def record(args: argparse.Namespace) -> int:
 
 def carry(args: argparse.Namespace) -> int:
     """Keep the records across a change that changes no number, by proof."""
-    from ebmbook import carry as proofs
+    from ebmbook.press import carry as proofs
 
     refused = 0
     for name in _chosen(args):
@@ -106,7 +107,7 @@ def check(args: argparse.Namespace) -> int:
 
 def main() -> int:
     """Parse the command line; errors that the user can mend are one line."""
-    parser = argparse.ArgumentParser(prog="python -m ebmbook", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m ebmbook.press", description=__doc__)
     commands = parser.add_subparsers(required=True)
     for function in (run, record, carry, html, check):
         command = commands.add_parser(function.__name__, help=function.__doc__)

@@ -2,7 +2,7 @@
 
 nbval holds each cell of a record against what a kernel says when it executes the cell. Where
 the chapter's run of this profile is fresh, the kernel has spoken already: papermill wrote down
-its answers. `pytest -p ebmbook.replay` gives these to nbval in the kernel's place; nbval
+its answers. `pytest -p ebmbook.press.replay` gives these to nbval in the kernel's place; nbval
 compares as ever. A kernel is started where there is no such run, where the record's cells are
 not the run's, and where the run's verdicts are no longer those of its claims.
 """
@@ -15,9 +15,9 @@ import pytest
 from nbformat import NotebookNode
 from nbval.plugin import IPyNbFile
 
-from ebmbook import notebooks
+from ebmbook.press import notebooks
+from ebmbook.press.runner import Variant, is_fresh
 from ebmbook.profiles import resolve_profile
-from ebmbook.runner import Variant, is_fresh
 
 # Under this name the tests' reports carry who answered; workers of xdist send it along.
 ANSWERED = "answered by"
