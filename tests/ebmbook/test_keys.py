@@ -11,7 +11,7 @@ import pytest
 
 from ebmbook import keys
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 PACKAGE = {
     "__init__.py": '"""A package."""\n__all__ = ["a"]\n',

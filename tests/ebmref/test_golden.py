@@ -2,7 +2,8 @@
 
 A change of the loop, of the order of draws, of a loss or of an optimiser shows here. The file
 holds the mean and the norm of each tensor that was trained, and the numbers of the last step.
-`python tests/test_golden.py` writes it anew, which is right only where the numbers should change.
+`python tests/ebmref/test_golden.py` writes it anew, which is right only where the numbers should
+change.
 """
 
 import contextlib

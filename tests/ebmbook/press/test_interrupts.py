@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import STAND_IN
+from books import STAND_IN
 
 
 def at_work(book) -> list[str]:
@@ -207,7 +207,7 @@ def run_on_full_disk(book, free_kb: int) -> subprocess.CompletedProcess:
         mount -t tmpfs -o size=2m none _build && {{ {sys.executable} -m ebmbook.press run \\
           --chapter 01-one
         echo "status $?"
-        sed -i 's/Some prose/Other prose/' book/01-one.md
+        sed -i 's/quick=100/quick=101/' book/01-one.md
         cat _build/run/quick/01-one.ipynb _build/run/quick/results/* | cksum
         head -c {free_kb * 1024} /dev/zero > _build/spare
         cat /dev/zero > _build/full 2>/dev/null

@@ -11,7 +11,7 @@ import pytest
 
 from ebmbook.press import execute, notebooks, runner, site
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def assert_one_line(done: subprocess.CompletedProcess, *names: str) -> None:

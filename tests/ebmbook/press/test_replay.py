@@ -13,7 +13,7 @@ from nbformat import v4
 
 from ebmbook.press.replay import Replay
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 NBVAL = ["-p", "no:cacheprovider", "-W", "default", "--nbval-lax", "--nbval-current-env"]
 REPLAY = ["-p", "ebmbook.press.replay"]
 BY_RUN = "01-one.ipynb: answered by its run"

@@ -9,7 +9,7 @@ import yaml
 from ebmbook import claims
 from ebmbook.press import notebooks, records, site
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = notebooks.chapters()
 TO_COME = ["translation"]
 SYSTEMS = ["ebm-inference", "concept-learning", "free-energy", "gan", "mh-gan", "travelgan"]
