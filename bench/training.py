@@ -8,7 +8,8 @@ single precision, with all cores (that such loops end in the same weights is a t
 tests/ebmref/test_gan.py). The plain loop is `nn.Sequential` of `nn.Linear`, a pass of the
 discriminator for the data and one for the samples, two calls of `backward`, PyTorch's Adam as it
 comes, and where there are k models one after the other. The two take turns, so that a machine that
-slows down slows both. A figure is the ratio of their times in the same round: least / median / largest.
+slows down slows both. A figure is the ratio of their times in the same round: least / median /
+largest.
 
 The table goes to _build/bench/training.md.
 """

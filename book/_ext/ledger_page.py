@@ -38,11 +38,30 @@ def load(srcdir: str) -> tuple[list[claims.Judgement], dict[str, dict]]:
         results = {}
         for chapter in notebooks.chapters():
             path = book / f"{chapter}.ipynb"
-            results[chapter] = notebooks.results_of(notebooks.read(path), path.name)
+            run = notebooks.read(path)
+            results[chapter] = notebooks.results_of(run, path.name)
+            results[chapter]["made"] = how_made(run.metadata["ebmref"])
         measures = {chapter: result["measures"] for chapter, result in results.items()}
         return claims.judge_all(notebooks.claims_in_order(), measures), results
     except (claims.LedgerError, notebooks.BookError) as error:
         raise ExtensionError(str(error)) from None
+
+
+def how_made(stamp: dict) -> str:
+    """When and from which commit a record was made, and over which changes it was carried."""
+    if "made_by" not in stamp:
+        return "by the run of this build"
+    made = stamp["made_by"]
+    told = f"on {made['date']} from commit {made['commit'] or 'unknown'}"
+    steps = stamp.get("carried", [])
+    if steps:
+        places = sum(step["places"] for step in steps)
+        told += (
+            f", and carried over {len(steps)} change{'s' * (len(steps) > 1)} of the code since: in "
+            f"the quick profile all results and outputs were equal to the last bit, and each of "
+            f"the {places} changed places ran (evidence {steps[-1]['evidence']})"
+        )
+    return told
 
 
 def badge(judgement: claims.Judgement) -> str:
@@ -134,10 +153,12 @@ def run_lines(results: dict[str, dict]) -> list[str]:
             str(result["seed"]),
             result.get("device", "?"),
             ", ".join(f"{name} {got}" for name, got in result.get("versions", {}).items()),
+            result["made"],
         ]
         for chapter, result in results.items()
     ]
-    return table(["Chapter", "Profile", "Seed", "Device", "Versions"], "30 12 10 20 28", rows)
+    header = ["Chapter", "Profile", "Seed", "Device", "Versions", "Made"]
+    return table(header, "22 8 6 8 20 36", rows)
 
 
 class Ledger(Directive):
@@ -161,7 +182,8 @@ class Ledger(Directive):
         elif view == "runs":
             lines = run_lines(results)
         elif any(judgement.claim.chapter == view for judgement in judgements):
-            lines = chapter_lines(judgements, view)
+            lines = [f"The numbers of this page were made {results[view]['made']}.", ""]
+            lines += chapter_lines(judgements, view)
         else:
             raise self.error(f"ledger: {view!r} is no chapter with claims, nor a view")
         node = nodes.container(classes=["ledger"])
