@@ -2,13 +2,18 @@
 
 import ast
 import importlib.metadata
+import json
 import math
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -88,41 +93,107 @@ def test_readme_names_real_targets():
     assert named <= targets
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
-def test_readme_snippets_run(capsys):
-    """The package examples do what the README says, one after the other: the first finds a
-    corner of the four wells, the second draws from them, 64 chains at once, and compiled, the
-    third draws with four methods, three of which come to the mean that quadrature has, the fourth
-    comes near the divergence of two normal laws, from below, the fifth
-    learns to bring entities near a place that only the code tells."""
-    snippets = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(snippets) == 5
-    names: dict = {}
-    exec(compile(snippets[0], "README.md", "exec"), names)
-    values = [abs(float(text)) for text in re.findall(r"-?\d+\.\d*", capsys.readouterr().out)]
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """What the wheel holds, in a folder that knows nothing of this checkout."""
+    place = tmp_path_factory.mktemp("wheel")
+    for name in ("ebmref", "ebmbook"):
+        shutil.copytree(ROOT / name, place / "src" / name)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, place / "src" / name)
+    build = "from setuptools import build_meta; build_meta.build_wheel('..')"
+    command = [sys.executable, "-c", build]
+    done = subprocess.run(command, cwd=place / "src", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = place.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(place / "site")
+    return place / "site"
+
+
+def alone(installed: Path, folder: Path, *command: str) -> subprocess.CompletedProcess:
+    """A command in a bare folder, with the wheel's packages and none of this checkout."""
+    environment = {name: got for name, got in os.environ.items() if "EBMREF" not in name}
+    environment |= {"PYTHONPATH": str(installed), "PYTHONWARNINGS": "ignore"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_the_wheel_holds_both_packages(installed):
+    """Each module, and what is read beside them."""
+    here, there = (
+        {
+            path.relative_to(root).as_posix()
+            for name in ("ebmref", "ebmbook")
+            for path in (root / name).rglob("*")
+            if path.suffix in (".py", ".json")
+        }
+        for root in (ROOT, installed)
+    )
+    assert there == here
+
+
+# Runs the README's Python blocks one after the other, and tells where the package came from.
+BLOCKS = """
+import re, sys
+import ebmref
+print(ebmref.__file__)
+names = {}
+for block in re.findall(r"```python\\n(.*?)```", open(sys.argv[1]).read(), re.DOTALL):
+    print("-----")
+    exec(compile(block, "README.md", "exec"), names)
+print("-----", names["chain"].compile_seconds, sep="\\n")
+"""
+
+
+def test_readme_snippets_run(installed, tmp_path):
+    """The package examples do what the README says, one after the other, from the wheel alone: the
+    first finds a corner of the four wells, the second draws from them, 64 chains at once, and
+    compiled, the third draws with four methods, three of which come to the mean that quadrature
+    has, the fourth comes near the divergence of two normal laws, from below, the fifth learns to
+    bring entities near a place that only the code tells."""
+    done = alone(installed, tmp_path, sys.executable, "-c", BLOCKS, str(ROOT / "README.md"))
+    assert done.returncode == 0, done.stderr
+    where, *said, seconds = done.stdout.split("-----\n")
+    assert where.startswith(str(installed)) and float(seconds) > 0
+    assert len(said) == 5
+    values = [abs(float(text)) for text in re.findall(r"-?\d+\.\d*", said[0])]
     assert values == pytest.approx([1.0, 1.0], abs=1e-3)
-    exec(compile(snippets[1], "README.md", "exec"), names)
-    assert capsys.readouterr().out.startswith("torch.Size([2000, 64, 2])")
-    assert names["chain"].compile_seconds > 0
-    exec(compile(snippets[2], "README.md", "exec"), names)
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert said[1].startswith("torch.Size([2000, 64, 2])")
+    rows = [line.split() for line in said[2].splitlines()]
     means = {row[0]: float(re.search(r"-?\d\.\d+", " ".join(row[1:]))[0]) for row in rows}
     # A standard deviation of .8 and 1000 draws, of which resampling's share a pool: six errors.
     langevin = means.pop("langevin")
     assert len(means) == 3 and langevin < 0.7
     assert list(means.values()) == pytest.approx([0.948] * 3, abs=0.15)
-    exec(compile(snippets[3], "README.md", "exec"), names)
-    found = re.findall(r"(bound|likelihood|bound_se)=tensor\(\[(.*?)\]", capsys.readouterr().out)
+    found = re.findall(r"(bound|likelihood|bound_se)=tensor\(\[(.*?)\]", said[3])
     found = {name: float(value) for name, value in found}
     divergence = 2 * math.log(2) + 0.25  # of N(1, 1/4) from N(0, 1), in two dimensions
     assert found["bound"] <= found["likelihood"]
     # Four standard errors, and a thirtieth of it for an energy of 500 steps.
     error = divergence / 30 + 4 * found["bound_se"]
     assert found["bound"] == pytest.approx(divergence, abs=error)
-    exec(compile(snippets[4], "README.md", "exec"), names)
-    before, after, wrong, exact = map(float, re.findall(r"\d\.\d*", capsys.readouterr().out))
-    # The bars of `book/claims/concepts.yml`; a wrong code leaves entities where another place is.
+    before, after, wrong, exact = map(float, re.findall(r"\d\.\d*", said[4]))
+    # The bars of the chapter; a wrong code leaves entities where another place is.
     assert after < before / 10 and wrong > before / 2 and exact >= 0.95
+
+
+def test_a_record_alone_runs_from_the_wheel(installed, tmp_path):
+    """A notebook that somebody downloads, in a bare folder: its first cells, its ledger, and a
+    checkpoint named, without a clone."""
+    notebook = nbformat.read(ROOT / "book" / "inference.ipynb", as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    last = code[-1]
+    more = nbformat.v4.new_code_cell("print(ledger.__file__, run.checkpoint('x'))")
+    notebook.cells = [*code[:2], more, last]
+    nbformat.write(notebook, tmp_path / "inference.ipynb")
+    papermill = [sys.executable, "-m", "papermill", "inference.ipynb", "out.ipynb"]
+    done = alone(installed, tmp_path, *papermill, "-p", "profile", "full")
+    assert done.returncode == 0, done.stderr
+    ran = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+    said = ["".join(out.get("text", "") for out in cell.outputs) for cell in ran]
+    assert any(text.startswith(str(installed)) and "checkpoints/x-seed-0-" in text for text in said)
+    assert "no claims here" in said[-1]
+    assert json.loads((tmp_path / "results" / "inference.json").read_text())["profile"] == "full"
 
 
 def test_sources_name_no_machine():

@@ -8,12 +8,16 @@ condition within one. Errors need not be raised: a record is there, so none was.
 run speak for a number that only the full profile uses, so no literal of a cell may be new.
 
 Where a chapter keeps checkpoints it runs a third time, from those that the second one left: what
-is read must be what was made.
+is read must be what was made. And for a place that the chapter's quick run does not come through,
+the *golden runs* of the tests can speak, short trainings of every kind, where the commits have
+them: they must end in the same states, to the last bit, before and after.
 """
 
 import contextlib
 import json
+import os
 import subprocess
+import sys
 import tarfile
 import tempfile
 from io import BytesIO
@@ -27,8 +31,28 @@ from ebmbook.press import notebooks, records
 from ebmbook.press.changes import Place, Tree, changed_places
 from ebmbook.press.notebooks import BookError
 from ebmbook.press.runner import Variant, execute_draft
+from ebmref.files import write_atomic
 
 QUICK = "quick"
+KEPT = notebooks.RUNS.parent / "carried"  # quick runs of earlier code
+FAR = 40  # commits
+# Runs every case of a file of golden states, under the tracer where that is asked for.
+GOLDEN = """
+import importlib.util, json, sys
+import torch
+path, traced = json.loads(sys.argv[1])
+if traced:
+    from ebmbook.press import traced as tracer
+    tracer.start(traced[0], {})
+spec = importlib.util.spec_from_file_location("golden", path)
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+torch.set_num_threads(1)
+made = {name: module.summary(*case()) for name, case in module.CASES.items()}
+if traced:
+    tracer.stop(traced[1])
+print(json.dumps(made))
+"""
 # What the clock decides: outputs of cells with this tag, measures with this word in their name.
 TIMED, CLOCK = "timed", "seconds"
 
@@ -62,17 +86,28 @@ def carry(name: str) -> str:
 
 
 def _made_by(name: str, key: str, asked: tuple, work: Path) -> tuple[Tree, str]:
-    """The newest commit whose code has the record's key, laid out in a folder."""
+    """The newest commit whose code has the record's key, laid out in a folder.
+
+    One that has golden runs is taken first, if it is not far.
+    """
     names = [name, *notebooks.former_names(name)]
+    found, n_since = None, 0
     listed = records.git("rev-list", "--abbrev-commit", "--abbrev=12", "HEAD").splitlines()
     for commit in listed:
+        n_since += found is not None
+        if n_since > FAR:
+            break
         root = work / commit
         _lay_out(commit, root)
         for known in names:
             tree = Tree(root, root / "book" / f"{known}.md")
             with contextlib.suppress(keys.SourceError):
                 if tree.source.is_file() and tree.key(*asked) == key:
-                    return tree, commit
+                    found = found or (tree, commit)
+                    if tree.golden:
+                        return tree, commit
+    if found:
+        return found
     raise BookError(f"{name}: no commit has the code that made its record; make record makes one")
 
 
@@ -95,7 +130,7 @@ def prove(name: str, before: Tree, now: Tree, places: list[Place], work: Path) -
     kept = work / "checkpoints"
     tags = [cell.metadata.get("tags", []) for cell in notebooks.code_cells(now.draft())]
     exempt = [TIMED in of_cell or "nbval-check-output" in of_cell for of_cell in tags]
-    old = _run(before, work / "before", exempt)
+    old = _run_before(before, work / "before", exempt)
     new = _run(now, work / "now", exempt, places, kept)
     seen = new[2]
     _same(name, old, new, "before the change and after it")
@@ -104,16 +139,51 @@ def prove(name: str, before: Tree, now: Tree, places: list[Place], work: Path) -
         _same(name, old, again, "before the change and from the checkpoints after it")
         for file, more in again[2].items():
             seen.setdefault(file, []).extend(more)
-    if missed := [place for place in places if not place.ran(seen)]:
+    evidence = {"evidence": _digest(old), "places": len(places)}
+    missed = [place for place in places if not place.ran(seen)]
+    if missed and before.golden and now.golden:
+        golden, again = _golden(before, work), _golden(now, work, missed)
+        _same(name, (golden[0], []), (again[0], []), "in golden runs before the change and after")
+        evidence |= {"golden": _digest(golden), "by_golden": len(missed)}
+        missed = [place for place in missed if not place.ran(again[1])]
+    if missed:
         told = ", ".join(dict.fromkeys(str(place) for place in missed))
         raise BookError(
             f"{name}: changed, and not run in the quick profile: {told}; only a full run can "
             f"vouch for it: make record CHAPTER={name}"
         )
-    return {
-        "evidence": keys.digest(json.dumps(old[0], sort_keys=True), json.dumps(old[1])),
-        "places": len(places),
-    }
+    return evidence
+
+
+def _digest(made: tuple) -> str:
+    return keys.digest(json.dumps(made[0], sort_keys=True), json.dumps(made[1]))
+
+
+def _run_before(tree: Tree, folder: Path, exempt: list[bool]) -> tuple:
+    """`_run` of the code that made the record: once on a machine is enough."""
+    made_by = keys.digest(tree.key(QUICK, {}), os.environ.get("ATEN_CPU_CAPABILITY", ""))
+    kept = KEPT / f"{tree.chapter}-{made_by}.json"
+    if not kept.is_file():
+        nothing_exempt = [False] * len(exempt)
+        write_atomic(kept, json.dumps(_run(tree, folder, nothing_exempt)[:2]))
+    measures, outputs = json.loads(kept.read_text())
+    return measures, [[] if free else out for out, free in zip(outputs, exempt, strict=True)], {}
+
+
+def _golden(tree: Tree, work: Path, places: list[Place] | None = None) -> tuple:
+    """The states that golden runs end in, and the places that they came through."""
+    seen = work / "golden.json"
+    traced = [_extents(places), str(seen)] if places else None
+    done = subprocess.run(
+        [sys.executable, "-c", GOLDEN, json.dumps([str(tree.golden), traced])],
+        cwd=work,
+        env=os.environ | {"PYTHONPATH": str(tree.root), "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise BookError(f"{tree.golden.name}: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout), json.loads(seen.read_text()) if places else {}
 
 
 def _same(name: str, one: tuple, other: tuple, when: str) -> None:
@@ -175,11 +245,7 @@ def _without_place(output: NotebookNode) -> dict:
 
 def _trace(notebook: NotebookNode, places: list[Place], sources: list[str], seen: Path) -> None:
     """Have a cell before all others note what runs, and one after them leave it in a file."""
-    files: dict[str, list] = {}
-    for place in places:
-        if not place.file.startswith("cell "):
-            files.setdefault(place.file, []).append(place.within)
-    files = {file: sorted(set(spans)) for file, spans in files.items()}
+    files = _extents(places)
     named = {place.file for place in places}
     cells = {
         text.strip("\n"): f"cell {i}" for i, text in enumerate(sources) if f"cell {i}" in named
@@ -187,3 +253,12 @@ def _trace(notebook: NotebookNode, places: list[Place], sources: list[str], seen
     start = f"from ebmbook.press import traced\ntraced.start({files!r}, {cells!r})"
     notebook.cells.insert(0, new_code_cell(start))
     notebook.cells.append(new_code_cell(f"traced.stop({str(seen)!r})"))
+
+
+def _extents(places: list[Place]) -> dict[str, list[tuple[int, int]]]:
+    """For each file the definitions that the places are of, by first and last line."""
+    files: dict[str, list] = {}
+    for place in places:
+        if not place.file.startswith("cell "):
+            files.setdefault(place.file, []).append(place.within)
+    return {file: sorted(set(spans)) for file, spans in files.items()}

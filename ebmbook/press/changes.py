@@ -34,6 +34,11 @@ class Tree:
         """The chapter's name there."""
         return self.source.stem
 
+    @property
+    def golden(self) -> Path | None:
+        """The file of golden runs, if the tree has one."""
+        return next((self.root / "tests").rglob("test_golden.py"), None)
+
     def draft(self) -> NotebookNode:
         """The chapter, not executed."""
         return jupytext.read(self.source)

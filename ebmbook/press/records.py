@@ -11,6 +11,7 @@ from ebmbook import claims, inputs
 from ebmbook.press import notebooks
 from ebmbook.press.notebooks import BOOK, ROOT, BookError
 from ebmbook.press.runner import Variant, run_chapters
+from ebmref.files import whole
 
 # A clone carries every record: figures stay few and small.
 MAX_BYTES = 600_000
@@ -39,9 +40,8 @@ def make_records(names: list[str], profile: str, jobs: int, *, anew: bool = Fals
         run.metadata["ebmref"]["made_by"] = provenance()
         notebooks.write(run, notebooks.record_path(name))
         if (cover := cover_of(run)) is not None:
-            fresh = COVER.with_suffix(".new")
-            fresh.write_bytes(cover)
-            fresh.replace(COVER)
+            with whole(COVER) as fresh:
+                fresh.write_bytes(cover)
         print(f"{name}: recorded ({profile})", file=sys.stderr)
 
 

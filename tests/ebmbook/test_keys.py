@@ -374,6 +374,31 @@ def test_a_doubled_loss_is_of_each_chapter_that_trains_by_it(before, copy, old, 
     assert reaching(before, name) < set(CHAPTERS)
 
 
+def checkpoint_code(root: Path, chapter: str, call: str) -> str:
+    """The meaning of the statement of a chapter that makes such a call."""
+    cells = CHAPTERS[chapter]
+    (i,) = [i for i, cell in enumerate(cells) if call in cell]
+    line = cells[i][: cells[i].index(call)].count("\n") + 1
+    sources = keys.Sources(root, "full")
+    kept = keys.slice_of_cells(cells[: i + 1], line)
+    return keys.closure(keys.form_of_cells(kept, sources), sources).key()
+
+
+def test_checkpoints_are_named_by_what_makes_them(before, copy):
+    """A sampler's sign flipped renames what it refined, and not the GANs that it refines."""
+    calls = [("refining", 'f"refined-{name}-{group}"'), ("gan-pictures", 'f"grid-{key}-{side}"')]
+    was = [checkpoint_code(ROOT, *call) for call in calls]
+    path = copy / "ebmref/samplers/kernels.py"
+    drift = re.search(r"def mala\(.*?\n(?=\n\ndef )", path.read_text(), re.S)[0]
+    sign = re.search(r"- (\w+ \* )?step_size", drift)
+    assert sign, drift
+    turned = drift.replace(sign[0], "+" + sign[0][1:], 1)
+    path.write_text(path.read_text().replace(drift, turned))
+    now = [checkpoint_code(copy, *call) for call in calls]
+    assert now[0] != was[0] and now[1] == was[1]
+    assert "refining" in changed(before, copy) and "gan-pictures" not in changed(before, copy)
+
+
 def test_prose_of_the_code_is_of_no_chapter(before, copy):
     """A docstring and a comment in every module."""
     for path in copy.rglob("*.py"):
