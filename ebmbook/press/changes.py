@@ -176,7 +176,6 @@ def _without_methods(nodes: tuple[ast.AST, ...], asked: set[str]) -> Iterator[as
         if not isinstance(node, ast.ClassDef):
             yield node
             continue
-        yield from node.decorator_list
         for part in node.body:
             if (
                 not isinstance(part, ast.FunctionDef)
@@ -281,10 +280,10 @@ def _spans(nodes, known: set[str], without) -> list[tuple[int, int, int, int]]:
                 found += [_span(value) for value in node.values]
             elif isinstance(node, ast.Lambda):
                 found.append(_span(node.body))
-            elif isinstance(node, ast.ListComp | ast.SetComp | ast.GeneratorExp):
-                found.append(_span(node.elt))
-            elif isinstance(node, ast.DictComp):
-                found.append(_span(node.value))
+            elif isinstance(node, ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp):
+                made = node.value if isinstance(node, ast.DictComp) else node.elt
+                # A name alone computes nothing.
+                found += [] if isinstance(made, ast.Name) else [_span(made)]
     return [span for span in found if span is not None]
 
 
@@ -313,7 +312,6 @@ def _parts(nodes, without) -> Iterator[ast.AST]:
         if isinstance(node, ast.AnnAssign) and node.value is None:
             continue
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield from node.decorator_list
             yield from _parts(node.body, without)
             continue
         if not hasattr(node, "body"):

@@ -8,6 +8,8 @@ change.
 
 import contextlib
 import json
+import math
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,19 @@ def _points(n: int = 150) -> torch.Tensor:
     return torch.randn(n, 2, generator=g) * 0.3 + torch.where(side, 1.0, -0.5)[:, None]
 
 
+def _trained(trainee, data=None) -> list:
+    """All steps; half-way it is saved, spoiled, and read back: the states must not tell."""
+    steps = list(training.train(trainee, N_STEPS // 2, data=data))
+    with tempfile.TemporaryDirectory() as folder:
+        training.save(trainee, Path(folder) / "half.pt")
+        with torch.no_grad():
+            for part in trainee.parts().values():
+                for p in part.parameters() if isinstance(part, nn.Module) else []:
+                    p.zero_()
+        training.load(trainee, Path(folder) / "half.pt")
+    return steps + list(training.train(trainee, N_STEPS, data=data))
+
+
 def _gan_game(recipe, *, pack=1, spectral=False, normalise=False):
     g = _generator()
     g_net = gan.Generator(2, (12, 12), (2,), 2, g, normalise=normalise)
@@ -54,7 +69,7 @@ def _gan_game(recipe, *, pack=1, spectral=False, normalise=False):
 
 def _gan(recipe, **nets):
     game = _gan_game(gan.Recipe(batch=32, learning_rate=(2e-3, 3e-3), **recipe), **nets)
-    return game, list(training.train(game, N_STEPS, data=_points()))
+    return game, _trained(game, _points())
 
 
 def _gan_conv(**recipe):
@@ -64,7 +79,7 @@ def _gan_conv(**recipe):
     recipe = gan.Recipe(batch=8, learning_rate=(2e-3, 2e-3), **recipe)
     game = gan.Game(g_net, d_net, (2, 3), recipe, 7)
     pictures = torch.rand(20, 1, 12, 12, generator=_generator(2))
-    return game, list(training.train(game, N_STEPS, data=pictures))
+    return game, _trained(game, pictures)
 
 
 def _gebm(floored=False, **recipe):
@@ -75,7 +90,7 @@ def _gebm(floored=False, **recipe):
         energy = gebm.Floored(energy)
     recipe = gebm.Recipe(batch=32, learning_rate=(2e-3, 2e-3, 5e-3), n_energy=2, **recipe)
     game = gebm.Game(base, energy, (2, 2), recipe, 7)
-    return game, list(training.train(game, N_STEPS, data=_points()))
+    return game, _trained(game, _points())
 
 
 def _gebm_double(**recipe):
@@ -88,7 +103,7 @@ def _concepts(**recipe):
     family = Family(("near", "line"), n_entities=4, n_attended=2, n_decoys=2)
     recipe = concepts.Recipe(batch=6, n_demos=2, anneal_over=60, **recipe)
     learner = concepts.Learner(model, family, recipe, 7)
-    return learner, list(training.train(learner, N_STEPS))
+    return learner, _trained(learner)
 
 
 def _critic(**options):
@@ -116,7 +131,13 @@ def _fit(anneal):
         noise = 0.1 * torch.randn(x.shape, generator=g)
         return (model(x) - x.square() - noise).square().mean((1, 2))
 
-    return model, list(training.fit(model, loss, N_STEPS, 1e-2, anneal=anneal))
+    if not anneal:
+        return model, list(training.fit(model, loss, N_STEPS, 1e-2))
+    adam = torch.optim.Adam(model.parameters(), lr=1e-2)
+    fall = torch.optim.lr_scheduler.LambdaLR(
+        adam, lambda step: (1 + math.cos(math.pi * step / N_STEPS)) / 2
+    )
+    return model, _trained(training.Fit(model, loss, adam, fall))
 
 
 CASES = {

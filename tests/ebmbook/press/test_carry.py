@@ -172,3 +172,33 @@ def test_the_clock_is_no_evidence(book):
     assert done.returncode == 0, done.stderr
     measures = json.loads(book.results("01-one", "full").read_text())["measures"]
     assert "one/seconds" in measures
+
+
+GOLDEN_RUNS = """\
+import torch
+
+from ebmref import mini
+
+CASES = {"full": lambda: [mini.only_full(torch.ones(2))]}
+
+
+def summary(made):
+    return made.tolist()
+"""
+
+
+def test_golden_runs_speak_for_what_the_chapter_does_not_run(book):
+    """Where they end in the same state before and after, and come through the place."""
+    (book.root / "tests").mkdir()
+    (book.root / "tests/test_golden.py").write_text(GOLDEN_RUNS)
+    commit = ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "Golden"]
+    assert book.shell("git", "add", "-A").returncode == 0
+    assert book.shell("git", *commit).returncode == 0
+    path = book.root / "ebmref/mini.py"
+    book.edit(path, "return 2 * draws", "return 2.5 * draws")
+    refused(book, "full is not the same in golden runs")
+    book.edit(path, "return 2.5 * draws", "twice = 2\n    return twice * draws")
+    done = carry(book)
+    assert done.returncode == 0, done.stderr
+    (step,) = nbformat.read(book.record("01-one"), as_version=4).metadata["ebmref"]["carried"]
+    assert step["by_golden"] >= 1
