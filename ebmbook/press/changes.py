@@ -106,13 +106,16 @@ def changed_places(before: Tree, now: Tree, profile: str) -> list[Place]:
     ]
     all_nodes = [node for one in new.numbers if str(one) in reached for node in one.nodes]
     asked = _asked_of_classes([*all_nodes, *(node for body in bodies for node in body)], without)
-    places = []
+    places, constants = [], []
     for one in sorted(candidates, key=str):
+        if not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in one.nodes):
+            constants += one.nodes  # made on import, whatever runs
+            continue
         file = str(new.sources.path(one.module))
         nodes = _received(_without_methods(one.nodes, asked))
         spans = [*_bodies(nodes), *_spans(nodes, moved, without)]
         places += [Place(file, str(one), span, _extent(one.nodes)) for span in spans]
-    _check_literals(before.chapter, now.chapter, *cells, gone)
+    _check_literals(before.chapter, now.chapter, *cells, gone, constants)
     if len(cells[0]) != len(cells[1]):
         raise BookError(
             f"{now.chapter}: it has {len(cells[1])} cells of code, and had {len(cells[0])}: the "
@@ -186,25 +189,33 @@ def _without_methods(nodes: tuple[ast.AST, ...], asked: set[str]) -> Iterator[as
 
 
 def _received(nodes) -> list[ast.AST]:
-    """The nodes with the first parameter of each function called `self`, as of a method it is."""
+    """The nodes with the first parameter of each function called `self`, as of a method it is, and
+    with all names public."""
 
     class Rename(ast.NodeTransformer):
         def __init__(self, name: str):
             self.name = name
 
         def visit_Name(self, node):
-            if node.id == self.name:
-                node.id = "self"
+            node.id = "self" if node.id == self.name else _public(node.id)
             return node
+
+        def visit_Attribute(self, node):
+            node.attr = _public(node.attr)
+            return self.generic_visit(node)
 
     renamed = []
     for node in copy.deepcopy(list(nodes)):
         parts = node.body if isinstance(node, ast.ClassDef) else [node]
         for part in parts:
-            if isinstance(part, ast.FunctionDef) and part.args.args:
-                Rename(part.args.args[0].arg).visit(part)
+            first = part.args.args[:1] if isinstance(part, ast.FunctionDef) else []
+            Rename(first[0].arg if first else "").visit(part)
         renamed.append(node)
     return renamed
+
+
+def _public(name: str) -> str:
+    return name if name.startswith("__") else name.lstrip("_") or name
 
 
 def _extent(nodes: tuple[ast.AST, ...]) -> tuple[int, int]:
@@ -217,21 +228,27 @@ def _own_text(closure: keys.Closure, one: keys.Definition) -> str:
 
 
 def _check_literals(
-    old_name: str, chapter: str, before: list[str], now: list[str], gone: list[tuple]
+    old_name: str,
+    chapter: str,
+    before: list[str],
+    now: list[str],
+    gone: list[tuple],
+    constants: list[ast.AST],
 ) -> None:
-    """Nothing new for the full profile alone, and no new literal in the cells.
+    """Nothing new for the full profile alone, no new literal in the cells or in constants.
 
     One that stood in code that is gone may have moved here, as a default does into a call.
     """
     trees = [[ast.parse(keys.plain(cell)) for cell in cells] for cells in (before, now)]
     old = _literals(trees[0]) + _literals(node for nodes in gone for node in nodes)
-    new = _literals(trees[1])
+    new = _literals(trees[1]) + _literals(constants)
     old["0"] = old["1"] = max(new["0"], new["1"])  # an index, a place
     old[repr(chapter)] += old[repr(old_name)]
     if added := sorted((new - old).elements()):
+        told = ", ".join(added[:5])
         raise BookError(
-            f"{chapter}: its cells have new literals ({', '.join(added[:5])}), for which a quick "
-            "run cannot vouch"
+            f"{chapter}: its cells, or constants that they reach, have new literals ({told}), for "
+            "which a quick run cannot vouch"
         )
     old_full, new_full = (Counter(_for_full(cells)) for cells in (before, now))
     if added := sorted((new_full - old_full).elements()):
