@@ -95,6 +95,7 @@ def changed_places(before: Tree, now: Tree, profile: str) -> list[Place]:
     gone = [one.nodes for one in old.numbers if _own_text(old, one) not in kept]
     # A statement that stood in code that is gone has moved.
     moved = {line for nodes in gone for line in _lines(_received(nodes))}
+    same = {_told(part) for one in old.numbers for part in _functions(_received(one.nodes))}
     cells = [notebooks.code_of(tree.draft()) for tree in (before, now)]
     bodies = [ast.parse(keys.plain(cell)).body for cell in cells[1]]
     # Errors are not raised, and without checkpoints nothing is saved or read.
@@ -113,7 +114,9 @@ def changed_places(before: Tree, now: Tree, profile: str) -> list[Place]:
             continue
         file = str(new.sources.path(one.module))
         nodes = _received(_without_methods(one.nodes, asked))
-        spans = [*_bodies(nodes), *_spans(nodes, moved, without)]
+        # A function that was shortened, or put in another order, has no statement that is new.
+        changed = [part for part in _functions(nodes) if _told(part) not in same]
+        spans = [*map(_body, changed), *_spans(nodes, moved, without)]
         places += [Place(file, str(one), span, _extent(one.nodes)) for span in spans]
     _check_literals(before.chapter, now.chapter, *cells, gone, constants)
     if len(cells[0]) != len(cells[1]):
@@ -304,13 +307,23 @@ def _spans(nodes, known: set[str], without) -> list[tuple[int, int, int, int]]:
     return [span for span in found if span is not None]
 
 
-def _bodies(nodes: list[ast.AST]) -> Iterator[tuple[int, int, int, int]]:
-    """Of each function, and each method, where its code stands: some of it must run."""
+def _functions(nodes) -> Iterator[ast.FunctionDef]:
+    """The functions among the nodes, and the methods of the classes."""
     for node in nodes:
         for part in node.body if isinstance(node, ast.ClassDef) else [node]:
             if isinstance(part, ast.FunctionDef):
-                first, last = part.body[0], part.body[-1]
-                yield first.lineno, last.end_lineno, first.col_offset, last.end_col_offset
+                yield part
+
+
+def _told(function: ast.FunctionDef) -> tuple[str, ...]:
+    """What a function does, statement by statement."""
+    return ast.unparse(function.args), *map(ast.unparse, _parts(function.body, lambda _: False))
+
+
+def _body(function: ast.FunctionDef) -> tuple[int, int, int, int]:
+    """Where a function's code stands: some of it must run."""
+    first, last = function.body[0], function.body[-1]
+    return first.lineno, last.end_lineno, first.col_offset, last.end_col_offset
 
 
 def _span(node: ast.AST) -> tuple[int, int, int, int] | None:
