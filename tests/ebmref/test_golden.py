@@ -131,12 +131,12 @@ def _fit(anneal):
         noise = 0.1 * torch.randn(x.shape, generator=g)
         return (model(x) - x.square() - noise).square().mean((1, 2))
 
-    if not anneal:
-        return model, list(training.fit(model, loss, N_STEPS, 1e-2))
     adam = torch.optim.Adam(model.parameters(), lr=1e-2)
-    fall = torch.optim.lr_scheduler.LambdaLR(
-        adam, lambda step: (1 + math.cos(math.pi * step / N_STEPS)) / 2
-    )
+    fall = None
+    if anneal:
+        fall = torch.optim.lr_scheduler.LambdaLR(
+            adam, lambda step: (1 + math.cos(math.pi * step / N_STEPS)) / 2
+        )
     return model, _trained(training.Fit(model, loss, adam, fall))
 
 
