@@ -51,12 +51,13 @@ def _trained(trainee, data=None) -> list:
     """All steps; half-way it is saved, spoiled, and read back: the states must not tell."""
     steps = list(training.train(trainee, N_STEPS // 2, data=data))
     with tempfile.TemporaryDirectory() as folder:
-        training.save(trainee, Path(folder) / "half.pt")
+        half = Path(folder) / "half.pt"
+        training.save(trainee, half)
         with torch.no_grad():
             for part in trainee.parts().values():
                 for p in part.parameters() if isinstance(part, nn.Module) else []:
                     p.zero_()
-        training.load(trainee, Path(folder) / "half.pt")
+        training.bring(trainee, N_STEPS // 2, data=data, checkpoint=half)
     return steps + list(training.train(trainee, N_STEPS, data=data))
 
 
