@@ -196,7 +196,7 @@ def run_chapter(
     """
     try:
         with _alone(chapter, variant, ended) as (work, lock):
-            if is_fresh(chapter, variant):
+            if _of_same_code(chapter, variant) is not None:
                 tqdm.write(f"{chapter}: another run made it, not run again", file=sys.stderr)
                 return
             began = time.monotonic()

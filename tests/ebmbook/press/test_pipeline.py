@@ -62,7 +62,7 @@ def test_only_what_changed_runs_again(dry_book):
     book.edit(book.claims("01-one"), "claim-one\n", "claim-uno\n")
     book.edit(book.claims("01-one"), "tolerance: 1\n", "tolerance: 0.000001\n")
     assert ran() == set()
-    assert "claim-uno: OPEN, claims.yml says" in (book.run_folder() / "01-one.ipynb").read_text()
+    assert "claim-uno: OPEN, 01-one.yml says" in (book.run_folder() / "01-one.ipynb").read_text()
     book.edit(book.source("02-two"), "quick=100", "quick=101")
     assert ran() == {"02-two"}
     book.edit(book.root / "ebmbook/plots.py", '"figure.dpi": 100', '"figure.dpi": 101')
@@ -96,7 +96,7 @@ def test_an_edit_counts_where_it_is_reached(book):
     using = keys_of(book)
     assert using[0] == before[0] and using[1] != before[1]
     # The generator is made of networks of another module: that reaches the second chapter alone.
-    book.edit(book.root / "ebmref/learning.py", "torch.baddbmm(bias, ", "torch.baddbmm(0 * bias, ")
+    book.edit(book.root / "ebmref/networks.py", "torch.baddbmm(bias, ", "torch.baddbmm(0 * bias, ")
     assert keys_of(book)[0] == using[0] and keys_of(book)[1] != using[1]
 
 
