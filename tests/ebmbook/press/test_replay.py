@@ -162,7 +162,7 @@ def test_a_run_answers_for_its_record_alone(copy_of_judged):
     assert not answered()
     book.edit(source, "Other prose", "Some prose")
     assert answered()
-    book.edit(book.root / "book/claims.yml", "verdict: reproduced", "verdict: corrected")
+    book.edit(book.claims("01-one"), "verdict: reproduced", "verdict: corrected")
     assert not answered()
 
 
