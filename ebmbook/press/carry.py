@@ -38,17 +38,15 @@ KEPT = notebooks.RUNS.parent / "carried"  # quick runs of earlier code
 FAR = 40  # commits
 # Runs every case of a file of golden states, under the tracer where that is asked for.
 GOLDEN = """
-import importlib.util, json, sys
+import json, runpy, sys
 import torch
 path, traced = json.loads(sys.argv[1])
 if traced:
     from ebmbook.press import traced as tracer
     tracer.start(traced[0], {})
-spec = importlib.util.spec_from_file_location("golden", path)
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
+golden = runpy.run_path(path)
 torch.set_num_threads(1)
-made = {name: module.summary(*case()) for name, case in module.CASES.items()}
+made = {name: golden["summary"](*case()) for name, case in golden["CASES"].items()}
 if traced:
     tracer.stop(traced[1])
 print(json.dumps(made))
