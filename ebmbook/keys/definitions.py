@@ -1,7 +1,7 @@
 """The definitions of a source tree: what binds each name at the top level of its modules."""
 
 import ast
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,16 +56,10 @@ class Sources:
         root: the folder that holds the packages.
         profile: the one that runs: of `run.pick(quick=..., full=...)` the other choice is no part
             of what it does. None: both are.
-        without: tells syntax to be left out; None leaves out nothing.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        profile: str | None = None,
-        without: Callable[[ast.AST], bool] | None = None,
-    ):
-        self.root, self.profile, self.without = root, profile, without
+    def __init__(self, root: Path, profile: str | None = None):
+        self.root, self.profile = root, profile
         self._modules: dict[str, Module | None] = {}
         self.forms: dict[Definition, Any] = {}  # by `syntax.form_of`
 
