@@ -277,7 +277,7 @@ class _Comparison:
             self.block(*below, around)
             if name == "fields" and _moved(*([one.label for one in lines] for lines in below)):
                 self.refuse(new, "its fields stand in another order")
-            if name == "fields" and (old.branches["bases"] or new.branches["bases"]):
+            if name == "fields" and (old.node.bases or new.node.bases):
                 labels = [{one.label for one in lines} for lines in below]
                 if labels[0] != labels[1] and not _is_tuple(new):
                     self.refuse(new, "it has other fields, which may be those of a base")

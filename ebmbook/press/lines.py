@@ -126,8 +126,8 @@ class Reader:
         return [line for node in nodes for line in self.statement(node, scope)]
 
     def statement(self, node: ast.AST, scope: Scope) -> Iterator[Line]:
-        """The line of a statement; of what does nothing, or can do nothing but raise, none."""
-        if is_import(node) or isinstance(node, ast.Pass | ast.Assert | ast.Global | ast.Nonlocal):
+        """The line of a statement; of what does nothing, none."""
+        if is_import(node) or isinstance(node, ast.Pass | ast.Global | ast.Nonlocal):
             return
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             return

@@ -38,7 +38,7 @@ def reached(
 
 
 def _leave_out_errors(closure, cells: list[list[Line]], known: dict) -> None:
-    """Take out each `raise` that nobody would catch, with what leads straight to it."""
+    """Take out each `raise` and `assert` that nobody would catch, and what leads straight to it."""
     handlers = []
     for owner, lines in [*((None, lines) for lines in cells), *known.items()]:
         for line in (one for top in lines for one in top.below()):
@@ -51,7 +51,10 @@ def _leave_out_errors(closure, cells: list[list[Line]], known: dict) -> None:
     }
 
     def ends_the_run(owner: Definition | None, line: Line) -> bool:
-        kinds = _kinds(line.node.exc, bases)
+        if not isinstance(line.node, ast.Raise | ast.Assert):
+            return False
+        error = line.node.exc if isinstance(line.node, ast.Raise) else ast.Name("AssertionError")
+        kinds = _kinds(error, bases)
         return not any(
             owner in within and (kinds is None or caught in kinds) for caught, within in handlers
         )
@@ -67,10 +70,10 @@ def _prune(lines: list[Line], ends) -> None:
             _prune(below, ends)
             if n_before and not below:
                 line.fatal.add(name)
-    raised = [i for i, one in enumerate(lines) if isinstance(one.node, ast.Raise) and ends(one)]
-    if raised and all(not one.branches for one in lines[: raised[0]]):
+    raised = [isinstance(one.node, ast.Raise) and ends(one) for one in lines]
+    if any(raised) and not any(one.branches for one in lines[: raised.index(True)]):
         lines.clear()
-    lines[:] = [one for one in lines if not (isinstance(one.node, ast.Raise) and ends(one))]
+    lines[:] = [one for one in lines if not ends(one)]
 
 
 def _caught(line: Line) -> Iterator[str]:
@@ -96,7 +99,7 @@ def _named(kind: ast.expr | None) -> list[str]:
 def _within(closure, known: dict, owner: Definition | None, line: Line) -> set:
     """Whose errors can come to a handler: all that the guarded code names."""
     inside = [node for one in line.node.body for node in ast.walk(one)]
-    found = {owner} if any(isinstance(node, ast.Raise) for node in inside) else set()
+    found = {owner} if any(isinstance(node, ast.Raise | ast.Assert) for node in inside) else set()
     guarded = [one for top in line.branches["body"] for one in top.below()]
     ahead = [target for one in guarded for target in one.form.targets()]
     while ahead:
