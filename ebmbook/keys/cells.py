@@ -14,6 +14,7 @@ from ebmbook.keys.definitions import (
     PACKAGES,
     Sources,
     bound_names,
+    imported_modules,
     imported_names,
     is_import,
     local_imports,
@@ -48,7 +49,10 @@ def form_of_cells(cells: list[str], sources: Sources, chapter: str | None = None
             trees.append(ast.parse(plain(cell)).body)
         except SyntaxError:
             trees.append(cell)
-    scope = scope_of_cells([tree for tree in trees if not isinstance(tree, str)])
+    read = [tree for tree in trees if not isinstance(tree, str)]
+    scope = scope_of_cells(read)
+    nodes = [node for tree in read for statement in tree for node in ast.walk(statement)]
+    imports = [alias for node in nodes if is_import(node) for alias in imported_modules(node, "")]
     writer = Writer(sources, chapter)
     for tree in trees:
         writer.put("\ncell ")
@@ -59,7 +63,7 @@ def form_of_cells(cells: list[str], sources: Sources, chapter: str | None = None
             if not is_import(statement):
                 writer.node(statement, scope)
                 writer.put("\n")
-    return Form(writer.pieces)
+    return Form(writer.pieces, imports)
 
 
 def scope_of_cells(trees: list[list[ast.stmt]]) -> Scope:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ebmbook.keys.definitions import Definition, Sources
+from ebmbook.keys.definitions import Alias, Definition, Sources
 from ebmbook.keys.syntax import Form, form_of
 
 # What the ledger hands out that numbers do depend on: seeds, sizes, devices.
@@ -81,11 +81,14 @@ def closure(root: Form, sources: Sources) -> Closure:
     def with_rest(targets: Iterable[Definition]) -> Iterator[Definition]:
         for target in targets:
             yield target
-            rest = sources.module(target.module).rest
-            if rest:
+            yield from rest_of([Alias(target.module)])
+
+    def rest_of(imports: Iterable[Alias]) -> Iterator[Definition]:
+        for name in sources.read_with(imports):
+            if rest := sources.module(name).rest:
                 yield rest
 
-    ahead = list(with_rest(root.targets()))
+    ahead = [*with_rest(root.targets()), *rest_of(root.imports)]
     while ahead:
         one = ahead.pop()
         if one in numbers or one in look:

@@ -2,9 +2,10 @@
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ebmbook.keys.definitions import (
+    Alias,
     Definition,
     Sources,
     bound_names,
@@ -20,9 +21,11 @@ class Form:
 
     Attributes:
         pieces: strings, definitions, and for a whole module a tuple of (name, definition).
+        imports: what the code has Python read, whether it names it or not.
     """
 
     pieces: list
+    imports: list[Alias] = field(default_factory=list)
 
     def targets(self) -> Iterator[Definition]:
         """The definitions it names."""
