@@ -27,6 +27,7 @@ def values(made) -> Iterator:
         for name in sorted(made, key=str):
             yield from values(made[name])
     elif isinstance(made, list | tuple):
+        yield len(made)
         for one in made:
             yield from values(one)
     else:  # what holds the networks, such as a game
