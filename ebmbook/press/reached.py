@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Iterator
 
 from ebmbook import keys
-from ebmbook.keys.closures import NOT_LOOK
+from ebmbook.keys.closures import goes_on
 from ebmbook.keys.definitions import Definition
 from ebmbook.press.lines import Line
 
@@ -148,11 +148,8 @@ class _Reach:
         for lines in cells:
             self.follow(lines)
         for one in closure.look:
-            self.ahead += [
-                target
-                for target in keys.form_of(closure.sources, one).targets()
-                if target.module.rpartition(".")[2] == NOT_LOOK
-            ]
+            targets = keys.form_of(closure.sources, one).targets()
+            self.ahead += [target for target in targets if goes_on(target)]
         self.ahead += [one for one in known if not one.name]
         while self.ahead or self.wake():
             while self.ahead:

@@ -409,6 +409,12 @@ def test_a_doubled_loss_is_of_each_chapter_that_trains_by_it(before, copy, old, 
     assert reaching(before, name) < set(CHAPTERS)
 
 
+def test_how_the_ledger_makes_means_is_of_each_chapter(before, copy):
+    """The rest of the ledger is of the look."""
+    edit_where(copy, "values.std() / math.sqrt(n)", "values.std() / math.sqrt(n - 1)")
+    assert changed(before, copy) == set(CHAPTERS)
+
+
 def checkpoint_code(root: Path, chapter: str, call: str) -> str:
     """The meaning of the statement of a chapter that makes such a call."""
     cells = CHAPTERS[chapter]
