@@ -24,6 +24,7 @@ from ebmbook.keys.syntax import Form, Scope, Writer, inner_scope, without_docstr
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 # What annotations of fields say to `dataclasses`, beyond words for the reader.
 TELLING = ("ClassVar", "InitVar", "KW_ONLY")
+MAGIC = ("%", "!")  # lines of IPython's own, as `keys.plain` leaves them
 BODIES = ("body", "orelse", "handlers", "finalbody", "cases")
 
 
@@ -129,7 +130,8 @@ class Reader:
         """The line of a statement; of what does nothing, none."""
         if is_import(node) or isinstance(node, ast.Pass | ast.Global | ast.Nonlocal):
             return
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        value = node.value if isinstance(node, ast.Expr) else None
+        if isinstance(value, ast.Constant) and str(value.value)[:1] not in MAGIC:
             return
         if isinstance(node, ast.AnnAssign):
             if node.value is None:

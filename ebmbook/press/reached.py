@@ -148,6 +148,8 @@ class _Reach:
         for lines in cells:
             self.follow(lines)
         for one in closure.look:
+            for node in (inner for top in one.nodes for inner in ast.walk(top)):
+                self.mention(node)
             targets = keys.form_of(closure.sources, one).targets()
             self.ahead += [target for target in targets if goes_on(target)]
         self.ahead += [one for one in known if not one.name]

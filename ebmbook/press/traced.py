@@ -1,7 +1,8 @@
 """Which places of the code a kernel came through: the half of `press.carry` that runs there.
 
 Python's own tracing, instruction by instruction, in the files and functions that are asked for
-and nowhere else. Of each conditional jump it is noted whether it went one way or both.
+and nowhere else; what runs because a module is read is left out. Of each conditional jump it is
+noted whether it went one way or both.
 
 The file stands alone: it runs in kernels of earlier trees too.
 """
@@ -29,6 +30,8 @@ def start(files: dict[str, list[list[int]]], cells: dict[str, str]) -> None:
         cells: for the source of a cell the name under which it is noted.
     """
 
+    n_reading = 0  # modules that are being read
+
     def name_of(code) -> str | None:
         if code.co_filename in files:
             inside = any(a <= code.co_firstlineno <= b for a, b in files[code.co_filename])
@@ -37,8 +40,20 @@ def start(files: dict[str, list[list[int]]], cells: dict[str, str]) -> None:
             return None
         return cells.get("".join(linecache.getlines(code.co_filename)).strip("\n"))
 
+    def leave(frame, event, argument):
+        nonlocal n_reading
+        n_reading -= event == "return"
+        return leave
+
     def enter(frame, event, argument):
+        nonlocal n_reading
         code = frame.f_code
+        if code.co_name == "<module>" and os.path.exists(code.co_filename):
+            n_reading += 1
+            frame.f_trace_lines = False
+            return leave
+        if n_reading:  # what makes a constant says nothing of who uses it
+            return None
         # Code of one text is equal in two files.
         known = (code.co_filename, code)
         if known not in _names:
