@@ -7,11 +7,14 @@ and the free energy over the answers. Lower is better for every loss, and all of
 the right answer's energy down; they differ in what they push up.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from ebmref.checks import check_tensors
 
 
 class Answers(NamedTuple):
@@ -44,8 +47,9 @@ def answers_on_grid(
         beta: inverse temperature of the free energy, > 0.
 
     Raises:
-        ValueError: beta or cell is not positive, or an example has no wrong answer.
+        ValueError: no tensors, beta or cell is not positive, or an example has no wrong answer.
     """
+    check_tensors(energy=energy, right=right, distance=distance)
     if not beta > 0:
         raise ValueError(f"beta: expected > 0; got {beta}")
     if not cell > 0:
@@ -55,14 +59,30 @@ def answers_on_grid(
         raise ValueError(f"radius: {radius} leaves some example without a wrong answer")
     wrong = energy.masked_fill(~is_wrong, torch.inf).amin(-1)
     lowest = torch.minimum(energy.amin(-1), right)
-    free = -((-beta * energy).logsumexp(-1) + torch.tensor(cell).log()) / beta
-    return Answers(right, wrong, lowest, free)
+    least, log_sum = _log_sum(energy, beta, -1)
+    free = least - (log_sum + torch.tensor(cell, dtype=log_sum.dtype).log()) / beta
+    return Answers(right, wrong, lowest, free.to(energy.dtype))
 
 
 def two_answers(right: Tensor, wrong: Tensor, beta: float = 1.0) -> Answers:
     """The smallest world: one right and one wrong answer, nothing else."""
     both = torch.stack([right, wrong])
-    return Answers(right, wrong, both.amin(0), -(-beta * both).logsumexp(0) / beta)
+    least, log_sum = _log_sum(both, beta, 0)
+    return Answers(right, wrong, both.amin(0), (least - log_sum / beta).to(both.dtype))
+
+
+def _log_sum(energy: Tensor, beta: float, dim: int) -> tuple[Tensor | float, Tensor]:
+    """An energy c and log sum exp(-beta (E - c)) along an axis, in single precision at least.
+
+    c is 0 where beta is a power of two: then beta E is exact, and recorded numbers hang on the last
+    bit. For any other, its rounding at the whole size of E would go into the weights.
+    """
+    roomy = energy if energy.dtype in (torch.float32, torch.float64) else energy.float()
+    if math.frexp(beta)[0] == 0.5:
+        return 0.0, (-beta * roomy).logsumexp(dim)
+    least = roomy.detach().amin(dim, keepdim=True)
+    least = torch.where(least.isfinite(), least, 0.0)
+    return least.squeeze(dim), (-beta * (roomy - least)).logsumexp(dim)
 
 
 def energy_loss(a: Answers) -> Tensor:
