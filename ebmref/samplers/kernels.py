@@ -341,13 +341,9 @@ def _isir_step(energy, state, noise, step_size):
     # Where q has no mass the weight is infinite. A local move may lead there, no fresh point does:
     # to keep such a state, and to move the others, leaves the target as it is.
     kept = ~(state.log_weight < math.inf)
-    log_weight = torch.cat(
-        [
-            torch.where(kept, 0.0, state.log_weight)[:, None],
-            torch.where(kept[:, None], -math.inf, -value[:, 1:] - log_q),
-        ],
-        1,
-    )
+    here = torch.where(kept, 0.0, state.log_weight)
+    there = torch.where(kept[:, None], -math.inf, -value[:, 1:] - log_q)
+    log_weight = torch.cat([here[:, None], there], 1)
     log_weight = log_weight.nan_to_num(nan=-math.inf, posinf=-math.inf, neginf=-math.inf)
     share = log_weight.softmax(1)
     # The first place at which the cumulated shares pass u; summed by a product, since cumsum
