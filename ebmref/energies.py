@@ -64,6 +64,19 @@ def check_energy(values: Tensor, n: int) -> None:
         raise ValueError("energy: is NaN for some of the points")
 
 
+def level(energy: Tensor, dim: int = -1, beta: float = 1.0) -> Tensor:
+    """The least energy along an axis where beta times it is beyond a thousand, else 0; kept as an
+    axis of one, without a gradient.
+
+    To be taken off before a sum of e^{-beta E}, and added after it. The shares of the sum, which
+    are its gradient, otherwise are off by the rounding of beta E at its whole size. Below a
+    thousand that is little, and recorded numbers hang on the last bit.
+    """
+    least = energy.detach().amin(dim, keepdim=True)
+    size = (beta * least).abs()
+    return torch.where((size > 1000) & least.isfinite(), least, 0.0)
+
+
 def double_well(y: Tensor, tilt: float = 0.5) -> Tensor:
     """Product of double wells: E(y) = sum_k (y_k^2 - 1)^2 + tilt * y_k.
 

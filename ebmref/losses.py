@@ -7,7 +7,6 @@ and the free energy over the answers. Lower is better for every loss, and all of
 the right answer's energy down; they differ in what they push up.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ebmref.checks import check_tensors
+from ebmref.energies import level
 
 
 class Answers(NamedTuple):
@@ -59,30 +59,23 @@ def answers_on_grid(
         raise ValueError(f"radius: {radius} leaves some example without a wrong answer")
     wrong = energy.masked_fill(~is_wrong, torch.inf).amin(-1)
     lowest = torch.minimum(energy.amin(-1), right)
-    least, log_sum = _log_sum(energy, beta, -1)
-    free = least - (log_sum + torch.tensor(cell, dtype=log_sum.dtype).log()) / beta
+    c, log_sum = _log_sum(energy, beta, -1)
+    free = c - (log_sum + torch.tensor(cell, dtype=log_sum.dtype).log()) / beta
     return Answers(right, wrong, lowest, free.to(energy.dtype))
 
 
 def two_answers(right: Tensor, wrong: Tensor, beta: float = 1.0) -> Answers:
     """The smallest world: one right and one wrong answer, nothing else."""
     both = torch.stack([right, wrong])
-    least, log_sum = _log_sum(both, beta, 0)
-    return Answers(right, wrong, both.amin(0), (least - log_sum / beta).to(both.dtype))
+    c, log_sum = _log_sum(both, beta, 0)
+    return Answers(right, wrong, both.amin(0), (c - log_sum / beta).to(both.dtype))
 
 
-def _log_sum(energy: Tensor, beta: float, dim: int) -> tuple[Tensor | float, Tensor]:
-    """An energy c and log sum exp(-beta (E - c)) along an axis, in single precision at least.
-
-    c is 0 where beta is a power of two: then beta E is exact, and recorded numbers hang on the last
-    bit. For any other, its rounding at the whole size of E would go into the weights.
-    """
+def _log_sum(energy: Tensor, beta: float, dim: int) -> tuple[Tensor, Tensor]:
+    """An energy c and log sum exp(-beta (E - c)) along an axis, in single precision at least."""
     roomy = energy if energy.dtype in (torch.float32, torch.float64) else energy.float()
-    if math.frexp(beta)[0] == 0.5:
-        return 0.0, (-beta * roomy).logsumexp(dim)
-    least = roomy.detach().amin(dim, keepdim=True)
-    least = torch.where(least.isfinite(), least, 0.0)
-    return least.squeeze(dim), (-beta * (roomy - least)).logsumexp(dim)
+    c = level(roomy, dim, beta)
+    return c.squeeze(dim), (-beta * (roomy - c)).logsumexp(dim)
 
 
 def energy_loss(a: Answers) -> Tensor:

@@ -35,14 +35,15 @@ from torch.nn import functional
 from ebmref import ddls, gan
 from ebmref.checks import check_draws, check_tensors
 from ebmref.ddls.moving import moved, start_states
-from ebmref.energies import value_and_gradient
+from ebmref.energies import level, value_and_gradient
 
 # --- the objective ---------------------------------------------------------------------
 
 
 def log_mean_weight(fake: Tensor) -> Tensor:
     """log of the mean of e^{-E}, the plug-in estimate of log Z; `(..., m)` to `(...)`."""
-    return (-fake).logsumexp(-1) - math.log(fake.shape[-1])
+    c = level(fake)
+    return (c - fake).logsumexp(-1) - c[..., 0] - math.log(fake.shape[-1])
 
 
 def bound(real: Tensor, fake: Tensor, c: Tensor) -> Tensor:
