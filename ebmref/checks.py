@@ -48,6 +48,13 @@ def check_seed(seed) -> None:
         raise ValueError(f"seed: expected an integer; got {seed!r}")
 
 
+def check_tensors(**named) -> None:
+    """Raise ValueError unless all are tensors; a NumPy array has to be made one."""
+    for name, value in named.items():
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(f"{name}: expected a torch.Tensor; got {type(value).__name__}")
+
+
 def check_draws(n: int, least: int, generator: torch.Generator, name: str = "n") -> None:
     """Raise ValueError unless n is an integer >= least and the randomness has a source."""
     if isinstance(n, bool) or not isinstance(n, int) or n < least:

@@ -64,6 +64,19 @@ def check_energy(values: Tensor, n: int) -> None:
         raise ValueError("energy: is NaN for some of the points")
 
 
+def level(energy: Tensor, dim: int = -1, beta: float = 1.0) -> Tensor:
+    """The least energy along an axis where beta times it is beyond a thousand, else 0; kept as an
+    axis of one, without a gradient.
+
+    To be taken off before a sum of e^{-beta E}, and added after it. The shares of the sum, which
+    are its gradient, otherwise are off by the rounding of beta E at its whole size. Below a
+    thousand that is little, and recorded numbers hang on the last bit.
+    """
+    least = energy.detach().amin(dim, keepdim=True)
+    size = (beta * least).abs()
+    return torch.where((size > 1000) & least.isfinite(), least, 0.0)
+
+
 def double_well(y: Tensor, tilt: float = 0.5) -> Tensor:
     """Product of double wells: E(y) = sum_k (y_k^2 - 1)^2 + tilt * y_k.
 
@@ -120,6 +133,11 @@ class Gaussian:
         self.mean, self.covariance = mean, covariance
         self.factor = factor.to(covariance.dtype)
         self.precision = torch.cholesky_inverse(factor).to(covariance.dtype)
+        if not mean.isfinite().all() or not self.precision.isfinite().all():
+            raise ValueError(
+                "mean, covariance: expected finite, with an inverse that is so, too, in "
+                f"{covariance.dtype}"
+            )
         self.log_z = 0.5 * d * math.log(2 * math.pi) + float(factor.diagonal().log().sum())
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -164,6 +182,12 @@ class GaussianMixture:
             raise ValueError("scales, weights: expected all > 0")
         self.means, self.scales, self.weights = means, scales, weights / weights.sum()
         self._rate = scales.pow(-2)
+        numbers = (means, self._rate, scales, weights.sum(), self.weights.log())
+        if not all(x.isfinite().all() for x in numbers):
+            raise ValueError(
+                "means, scales, weights: expected finite, with squares, inverses and sums that are "
+                f"so, too, in {scales.dtype}"
+            )
         self._log_mass = self.weights.log() - means.shape[1] * (
             scales.log() + 0.5 * math.log(2 * math.pi)
         )
@@ -197,7 +221,11 @@ class Funnel:
 
     Args:
         like: `(d,)`, d >= 2, any tensor whose length, dtype and device the funnel takes.
-        scale: standard deviation of x_1, > 0.
+        scale: standard deviation of x_1, > 0; at eight of them e^|x_1| must fit the dtype, which it
+            does up to 11 in single and 88 in double precision.
+
+    Raises:
+        ValueError: a scale out of this range, another shape.
     """
 
     log_z = 0.0
@@ -208,6 +236,8 @@ class Funnel:
                 f"like, scale: expected (d,) with d >= 2 and a scale > 0; got "
                 f"{tuple(like.shape)} and {scale}"
             )
+        if 8 * scale > math.log(torch.finfo(like.dtype).max):
+            raise ValueError(f"scale: e^(8 scale) does not fit {like.dtype}; got {scale}")
         self._like, self.scale = like, scale
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -233,16 +263,21 @@ class Ring:
 
     Args:
         like: any tensor whose dtype and device the ring takes.
+        radius, width: > 0, of size 1e-100 to 1e100.
     """
 
     def __init__(self, like: Tensor, radius: float = 3.0, width: float = 0.3):
-        if not radius > 0 or not width > 0:
-            raise ValueError(f"radius, width: expected > 0; got {radius} and {width}")
+        if not 1e-100 <= radius <= 1e100 or not 1e-100 <= width <= 1e100:
+            raise ValueError(
+                f"radius, width: expected > 0, 1e-100 to 1e100; got {radius} and {width}"
+            )
         self._like, self.radius, self.width = like, radius, width
         reach = radius / width
         # int_0^inf r exp(-(r - R)^2 / 2w^2) dr, in closed form.
         tail = math.sqrt(math.pi / 2) * math.erfc(-reach / math.sqrt(2))
-        self.log_z = math.log(2 * math.pi * width**2 * (math.exp(-(reach**2) / 2) + reach * tail))
+        self.log_z = math.log(
+            2 * math.pi * width**2 * (math.exp(-reach * reach / 2) + reach * tail)
+        )
 
     def __call__(self, x: Tensor) -> Tensor:
         return 0.5 * ((x.square().sum(1).sqrt() - self.radius) / self.width).square()
@@ -290,16 +325,17 @@ class Box:
     """
 
     def __init__(self, like: Tensor, low: float = -1.0, high: float = 1.0, tilt: float = 0.0):
-        if like.dim() != 1 or not low < high:
+        if like.dim() != 1 or not -math.inf < low < high < math.inf or not math.isfinite(tilt):
             raise ValueError(
-                f"like, low, high: expected (d,) and low < high; got {tuple(like.shape)}, "
-                f"{low}, {high}"
+                f"like, low, high, tilt: expected (d,), low < high and finite; got "
+                f"{tuple(like.shape)}, {low}, {high}, {tilt}"
             )
         self._like, self.low, self.high, self.tilt = like, low, high, tilt
         side = math.log(high - low)
         if tilt:
-            reach = math.exp(-tilt * low) - math.exp(-tilt * high)
-            side = math.log(reach / tilt)
+            # log of the integral of exp(-tilt x) over a side, from its lower end.
+            fall = abs(tilt) * (high - low)
+            side = math.log(-math.expm1(-fall) / abs(tilt)) - tilt * self._lower()
         self.log_z = len(like) * side
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -317,16 +353,25 @@ class Box:
         x = x.clamp(self.low, self.high)
         if not self.tilt:
             return (x - self.low) / (self.high - self.low)
-        start = math.exp(-self.tilt * self.low)
-        return (start - (-self.tilt * x).exp()) / (start - math.exp(-self.tilt * self.high))
+        # The share of the mass between x and the lower end.
+        share = torch.expm1(-abs(self.tilt) * (x - self._lower()).abs()) / self._mass()
+        return share if self.tilt > 0 else 1 - share
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         u = torch.rand(n, len(self._like), generator=generator, **_like(self._like))
         if not self.tilt:
             return self.low + (self.high - self.low) * u
-        start, stop = math.exp(-self.tilt * self.low), math.exp(-self.tilt * self.high)
-        x = -(start - u * (start - stop)).log() / self.tilt
+        u = u if self.tilt > 0 else 1 - u
+        x = self._lower() - (u * self._mass()).log1p() / self.tilt
         return x.clamp(self.low, self.high)
+
+    def _lower(self) -> float:
+        """The end of a side where the energy is least."""
+        return self.low if self.tilt > 0 else self.high
+
+    def _mass(self) -> float:
+        """exp(-|tilt| side) - 1."""
+        return math.expm1(-abs(self.tilt) * (self.high - self.low))
 
 
 class StudentT:
@@ -334,16 +379,21 @@ class StudentT:
 
     Args:
         like: `(d,)`, any tensor whose length, dtype and device the law takes.
-        nu: > 0; the variance nu / (nu - 2) of a coordinate exists for nu > 2.
+        nu: > 0; the variance nu / (nu - 2) of a coordinate exists for nu > 2. Draws reach sizes
+            of 10^(k / nu) once in 10^k: for a nu far below one their squares leave the dtype.
     """
 
     def __init__(self, like: Tensor, nu: float = 5.0):
-        if like.dim() != 1 or not nu > 0:
-            raise ValueError(f"like, nu: expected (d,) and nu > 0; got {tuple(like.shape)}, {nu}")
+        if like.dim() != 1 or not 0 < nu <= 1e30:
+            raise ValueError(
+                f"like, nu: expected (d,) and 0 < nu <= 1e30; got {tuple(like.shape)}, {nu}"
+            )
         self._like, self.nu = like, nu
-        self.log_z = len(like) * (
-            0.5 * math.log(nu * math.pi) + math.lgamma(nu / 2) - math.lgamma((nu + 1) / 2)
-        )
+        if nu <= 100:
+            between = math.lgamma(nu / 2) - math.lgamma((nu + 1) / 2)
+        else:  # two large numbers: their difference by Stirling's series, to 1e-15
+            between = -0.5 * math.log(nu / 2) + 1 / (4 * nu) - 1 / (24 * nu**3) + 1 / (20 * nu**5)
+        self.log_z = len(like) * (0.5 * math.log(nu * math.pi) + between)
 
     def __call__(self, x: Tensor) -> Tensor:
         return 0.5 * (self.nu + 1) * (x.square() / self.nu).log1p().sum(1)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ebmref import training
+from ebmref.checks import check_tensors
 
 
 class Classifier(nn.Module):
@@ -78,6 +79,10 @@ def train_classifier(
         ValueError: pixels and labels that do not fit.
         Diverged: a loss is not finite.
     """
+    check_tensors(pixels=pixels, labels=labels)
+    dtype = next(iter(classifier.parameters())).dtype
+    if pixels.dtype != dtype:
+        raise ValueError(f"pixels: expected {dtype}, as the classifier; got {pixels.dtype}")
     if pixels.dim() != 4 or pixels.shape[1:] != classifier.picture:
         raise ValueError(
             f"pixels: expected (n, {', '.join(map(str, classifier.picture))}); got "

@@ -32,6 +32,9 @@ from ebmref.samplers.importance import (
 )
 
 MEASURES = ("counting", "normalised", "lebesgue")
+# Mean weights, relative to the largest, below which the cold form of F is taken. In double
+# precision the other one is good to 2e-12 down to here, and recorded numbers hang on its last bit.
+_FEW = {torch.float32: 0.5, torch.float64: 2.0**-13}
 
 
 def free_energy(
@@ -46,13 +49,14 @@ def free_energy(
         cell: of "lebesgue" alone, the volume of z that each point of the grid stands for.
 
     Returns:
-        `(...)`, in the units of the energy.
+        `(...)`, in the units and the dtype of the energy. Sums are in single precision at least; of
+        energies about c no digit below c times the dtype's epsilon is known.
 
     Raises:
         ValueError: no grid, a NaN, -inf, or nothing but +inf over a grid; beta <= 0; an unknown
             measure; a cell that is missing, not > 0, or given to another measure.
     """
-    _check_grid(energy)
+    least = _check_grid(energy)
     _check_beta(beta)
     if measure not in MEASURES:
         raise ValueError(f"measure: expected one of {', '.join(MEASURES)}; got {measure!r}")
@@ -65,10 +69,20 @@ def free_energy(
         return energy.amin(-1)
     n = energy.shape[-1]
     volume = {"counting": n, "normalised": 1, "lebesgue": cell and n * cell}[measure]
+    roomy = _roomy(energy, beta)
+    least = least.to(roomy.dtype)
+    scaled = -beta * (roomy - least[..., None])
     # Weights relative to the largest, less one: so that F keeps its digits in the heat, too.
-    least = energy.detach().amin(-1, keepdim=True)
-    log_mean = (-beta * (energy - least)).expm1().mean(-1).log1p()
-    return least[..., 0] - (log_mean + math.log(volume)) / beta
+    excess = scaled.expm1().mean(-1)
+    cold = excess < _FEW[roomy.dtype] - 1
+    log_mean = torch.where(cold, 0.0, excess).log1p()
+    value = least - (log_mean + math.log(volume)) / beta
+    if cold.any():
+        # In the cold nearly all of these are -1, and their mean has lost the few that are not.
+        log_sum = scaled.exp().sum(-1).log()
+        in_cold = least - (log_sum + math.log(volume / n)) / beta
+        value = torch.where(cold, in_cold, value)
+    return value.to(energy.dtype)
 
 
 def softmin(energy: Tensor, beta: float) -> Tensor:
@@ -80,12 +94,19 @@ def softmin(energy: Tensor, beta: float) -> Tensor:
     Raises:
         ValueError: as `free_energy`.
     """
-    _check_grid(energy)
+    least = _check_grid(energy)
     _check_beta(beta)
     if math.isinf(beta):
-        least = (energy == energy.amin(-1, keepdim=True)).to(energy)
-        return least / least.sum(-1, keepdim=True)
-    return (-beta * energy).softmax(-1)
+        at_least = (energy == least[..., None]).to(energy)
+        return at_least / at_least.sum(-1, keepdim=True)
+    roomy = _roomy(energy, beta)
+    # The rounding of beta E goes into the weights as it is. Where it is to be seen the least energy
+    # is taken off first; elsewhere not, because recorded numbers hang on the last bit.
+    least = least.to(roomy.dtype)
+    seen = beta * torch.finfo(roomy.dtype).eps * least.abs() > 1e-12
+    if seen.any():
+        roomy = roomy - torch.where(seen, least, 0.0)[..., None]
+    return (-beta * roomy).softmax(-1).to(energy.dtype)
 
 
 def marginal_energy(
@@ -223,12 +244,20 @@ def _is_number(value) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _roomy(energy: Tensor, beta: float) -> Tensor:
+    """The energies in a dtype in which beta E and a sum over the grid have room."""
+    if energy.dtype == torch.float64 or not 1e-20 < beta < 1e20:
+        return energy.double()
+    return energy.float()
+
+
 def _check_beta(beta: float) -> None:
     if not _is_number(beta) or not beta > 0:
         raise ValueError(f"beta: expected a number > 0, or math.inf; got {beta!r}")
 
 
-def _check_grid(energy: Tensor) -> None:
+def _check_grid(energy: Tensor) -> Tensor:
+    """The least energy of each grid, `(...)`, without a gradient."""
     if not isinstance(energy, Tensor) or not energy.is_floating_point() or energy.dim() < 1:
         got = tuple(energy.shape) if isinstance(energy, Tensor) else type(energy).__name__
         raise ValueError(f"energy: expected a float tensor (..., m); got {got}")
@@ -239,3 +268,4 @@ def _check_grid(energy: Tensor) -> None:
     least = energy.detach().amin(-1)
     if not least.isfinite().all():
         raise ValueError("energy: is infinite for every z, or -inf for some")
+    return least

@@ -23,18 +23,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.functional import logsigmoid
-from torch.nn.utils import parametrize
 
 from ebmref import training
 from ebmref.checks import (
     check_field,
     check_not_negative,
     check_seed,
+    check_tensors,
     check_whole,
     is_number,
     is_numbers,
 )
 from ebmref.networks import Networks
+from ebmref.spectral import spectral_norm
 
 LOSSES = ("non-saturating", "saturating")
 
@@ -69,8 +70,10 @@ def generator_loss(fake: Tensor, kind: str = "non-saturating") -> Tensor:
 
 def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
     """JSD in nats of two probability vectors, `(..., n)` to `(...)`; between 0 and log 2."""
+    check_tensors(p=p, q=q)
     centre = 0.5 * (p + q)
-    return 0.5 * (torch.xlogy(p, p / centre) + torch.xlogy(q, q / centre)).nan_to_num().sum(-1)
+    terms = torch.xlogy(p, p / centre) + torch.xlogy(q, q / centre)
+    return 0.5 * torch.where(centre == 0, 0.0, terms).sum(-1)  # 0 / 0 where neither has anything
 
 
 def slope_penalty(discriminator: nn.Module, x: Tensor) -> Tensor:
@@ -258,39 +261,6 @@ class _Convolution(nn.Module):
         return x.view(n, k, -1, *x.shape[2:]).transpose(0, 1)
 
 
-def spectral_norm(module: nn.Module, n_models: int, generator: torch.Generator) -> None:
-    """Divide each weight of the module by its largest singular value (Miyato et al. 2018).
-
-    Per model, by one power iteration a forward pass in training; biases are left alone.
-    """
-    for name, weight in list(module.named_parameters(recurse=False)):
-        if weight.dim() > 1 and name != "bias":
-            norm = _Spectral(weight, n_models, generator)
-            parametrize.register_parametrization(module, name, norm)
-
-
-class _Spectral(nn.Module):
-    def __init__(self, weight: Tensor, n_models: int, generator: torch.Generator):
-        super().__init__()
-        rows = weight.shape[1] if weight.dim() == 3 else weight.shape[0] // n_models
-        self.shape = (n_models, rows, -1)
-        u = torch.randn(n_models, 1, rows, generator=generator, device=weight.device)
-        self.register_buffer("u", functional.normalize(u, dim=-1))
-        self.register_buffer(
-            "v", functional.normalize(u @ weight.detach().view(self.shape), dim=-1)
-        )
-
-    def forward(self, weight: Tensor) -> Tensor:
-        with torch.autocast(weight.device.type, enabled=False):
-            matrix = weight.reshape(self.shape)
-            if self.training:
-                with torch.no_grad():  # new tensors: an earlier pass may still need the old ones
-                    self.v = functional.normalize(self.u @ matrix, dim=-1)
-                    self.u = functional.normalize(self.v @ matrix.mT, dim=-1)
-            sigma = self.u @ matrix @ self.v.mT
-            return (matrix / sigma).view_as(weight)
-
-
 # --- training --------------------------------------------------------------------------
 
 
@@ -369,21 +339,23 @@ class Game:
 
     A step of the discriminator ascends V of (6), equation (7); then one of the generator
     descends its loss, equation (8) or the non-saturating one, on the samples that the
-    discriminator has just seen. Each model meets the data in an order of its own.
+    discriminator has just seen. Each model meets the data in an order of its own. A frozen layer
+    stays as it is; dropout is led by seed and step. Networks keep the mode that they are in.
 
     Args:
         generator: `(k, n, d)` to `(k, n, *event)`.
-        discriminator: `(k, n, *event)` to logits `(k, n)`.
+        discriminator: `(k, n, *event)` to logits `(k, n)`, of the generator's dtype.
         latent: (k, d); z is N(0, I_d).
         recipe: how it is played.
         seed: of the batches and the latents.
 
     Attributes:
-        average: the generator with averaged weights; the generator itself without an average.
+        average: the generator with averaged weights, see `training.take_into_average`; the
+            generator itself without an average.
         step, saved: see `training.Trainee`.
 
     Raises:
-        ValueError: a seed that is no integer.
+        ValueError: a seed that is no integer, or networks of two dtypes.
     """
 
     kind = "game"
@@ -399,6 +371,8 @@ class Game:
             self.average = copy.deepcopy(generator).requires_grad_(False)
         like = next(generator.parameters())
         self.device, self.dtype = like.device, like.dtype
+        if (other := next(discriminator.parameters()).dtype) != self.dtype:
+            raise ValueError(f"discriminator: expected {self.dtype}, as the generator; got {other}")
         self.adam_g, self.adam_d = (
             torch.optim.Adam(net.parameters(), lr=rate, betas=recipe.momenta, fused=True)
             for net, rate in zip((generator, discriminator), recipe.learning_rate, strict=True)
@@ -408,7 +382,7 @@ class Game:
     def latents(self, n: int, generator: torch.Generator) -> Tensor:
         """n draws of z for each model, `(k, n, d)`."""
         k, d = self.latent
-        return torch.randn(k, n, d, generator=generator, device=self.device)
+        return torch.randn(k, n, d, generator=generator, device=self.device, dtype=self.dtype)
 
     def parts(self) -> dict:
         """Weights, the moments of both optimisers, and the moving average."""
@@ -441,10 +415,11 @@ class Game:
         for adam, rate in zip((self.adam_g, self.adam_d), recipe.learning_rate, strict=True):
             adam.param_groups[0]["lr"] = rate * left
         draws = training.source(self, f"step-{self.step}")
-        for critic in range(recipe.n_critic):
-            real = self._noised(self._batches[self.step * recipe.n_critic + critic], draws)
-            fake, worth, slope = self._judge(real, draws)
-        loss = self._make(fake, worth)
+        with training.seeded(self):
+            for critic in range(recipe.n_critic):
+                real = self._noised(self._batches[self.step * recipe.n_critic + critic], draws)
+                fake, worth, slope = self._judge(real, draws)
+            loss = self._make(fake, worth)
         if recipe.average:
             training.take_into_average(self.average, self.generator, recipe.average, self.step)
         self.step += 1
@@ -456,7 +431,7 @@ class Game:
         if not recipe.noise:
             return x
         passed = min(1.0, self.step / recipe.anneal_over) if recipe.anneal_over else 0.0
-        noise = torch.randn(x.shape, generator=draws, device=x.device)
+        noise = torch.randn(x.shape, generator=draws, device=x.device, dtype=x.dtype)
         return x + recipe.noise * (1 - passed) * noise
 
     def _judge(self, real: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -469,7 +444,7 @@ class Game:
                     f"data: expected events of the generator's shape, {tuple(fake.shape[2:])}; got "
                     f"{tuple(real.shape[2:])}"
                 )
-            logits = self.discriminator(torch.cat([real, fake.detach()], 1)).float()
+            logits = self.discriminator(torch.cat([real, fake.detach()], 1)).to(self.dtype)
         worth = value(*logits.chunk(2, 1))
         loss, slope = -worth, None
         if recipe.penalty > 0 and self.step % recipe.penalty_every == 0:
@@ -483,7 +458,7 @@ class Game:
     def _make(self, fake: Tensor, worth: Tensor) -> Tensor:
         """One descent of the generator; its loss before it."""
         with training.half_precision(self.device, self.recipe.half):
-            logits = self.discriminator(fake).float()
+            logits = self.discriminator(fake).to(self.dtype)
         loss = generator_loss(logits, self.recipe.loss)
         if not loss.isfinite().all():
             raise training.diverged(self, {"value": worth, "generator loss": loss})
@@ -495,4 +470,4 @@ def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, net: nn.Module) -> 
     """Models never meet, so the gradient of the summed losses holds each model's own."""
     parameters = list(net.parameters())
     # Only the player's own gradients: those of the other would cost as much again.
-    training.descend(optimizer, parameters, torch.autograd.grad(loss.sum(), parameters))
+    training.descend(optimizer, parameters, training.gradients(loss.sum(), parameters))

@@ -13,6 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ebmref.checks import check_tensors
+from ebmref.energies import level
+
 
 class Answers(NamedTuple):
     """What a loss looks at; all of one shape, one entry an example.
@@ -44,8 +47,9 @@ def answers_on_grid(
         beta: inverse temperature of the free energy, > 0.
 
     Raises:
-        ValueError: beta or cell is not positive, or an example has no wrong answer.
+        ValueError: no tensors, beta or cell is not positive, or an example has no wrong answer.
     """
+    check_tensors(energy=energy, right=right, distance=distance)
     if not beta > 0:
         raise ValueError(f"beta: expected > 0; got {beta}")
     if not cell > 0:
@@ -55,14 +59,23 @@ def answers_on_grid(
         raise ValueError(f"radius: {radius} leaves some example without a wrong answer")
     wrong = energy.masked_fill(~is_wrong, torch.inf).amin(-1)
     lowest = torch.minimum(energy.amin(-1), right)
-    free = -((-beta * energy).logsumexp(-1) + torch.tensor(cell).log()) / beta
-    return Answers(right, wrong, lowest, free)
+    c, log_sum = _log_sum(energy, beta, -1)
+    free = c - (log_sum + torch.tensor(cell, dtype=log_sum.dtype).log()) / beta
+    return Answers(right, wrong, lowest, free.to(energy.dtype))
 
 
 def two_answers(right: Tensor, wrong: Tensor, beta: float = 1.0) -> Answers:
     """The smallest world: one right and one wrong answer, nothing else."""
     both = torch.stack([right, wrong])
-    return Answers(right, wrong, both.amin(0), -(-beta * both).logsumexp(0) / beta)
+    c, log_sum = _log_sum(both, beta, 0)
+    return Answers(right, wrong, both.amin(0), (c - log_sum / beta).to(both.dtype))
+
+
+def _log_sum(energy: Tensor, beta: float, dim: int) -> tuple[Tensor, Tensor]:
+    """An energy c and log sum exp(-beta (E - c)) along an axis, in single precision at least."""
+    roomy = energy if energy.dtype in (torch.float32, torch.float64) else energy.float()
+    c = level(roomy, dim, beta)
+    return c.squeeze(dim), (-beta * (roomy - c)).logsumexp(dim)
 
 
 def energy_loss(a: Answers) -> Tensor:

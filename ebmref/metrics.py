@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ebmref.checks import check_tensors
+
 
 def _check_clouds(least: int = 2, **clouds: Tensor) -> None:
     """Raise ValueError unless all are finite float `(n, d)`, d the same, n >= least."""
@@ -32,9 +34,51 @@ def _check_clouds(least: int = 2, **clouds: Tensor) -> None:
         raise ValueError(f"{', '.join(widths)}: expected as many columns of each; got {widths}")
 
 
+# Coordinates up to here, and down to its inverse, are squared without over- or underflow.
+_LARGEST = 1e100
+# A centre so many spreads away costs the products three digits.
+_FAR = 30.0
+# Below this share of the points' size a distance by products has eight digits left of sixteen.
+_NEAR = 1e-4
+
+
 def _distances(x: Tensor, y: Tensor) -> Tensor:
-    """Euclidean, `(n, m)`; in double precision: they are differences of squares."""
-    return torch.cdist(x.double(), y.double())
+    """Euclidean, `(n, m)`, in double precision; to eight digits, and of copies exactly zero.
+
+    By matrix products, which are fast, but differences of squares: they lose digits of clouds far
+    from the origin, and of points near each other. So a centre that is far is taken off, and the
+    few near pairs are done once more, by their differences.
+    """
+    x, y = x.double(), y.double()
+    unit = _unit(x, y)
+    if not 1 / _LARGEST < unit < _LARGEST:
+        return unit * _distances(x / unit, y / unit)
+    centre = y.mean(0)
+    if centre.norm() > _FAR * (y - centre).square().sum(1).mean().sqrt():
+        x, y = x - centre, y - centre
+    distance = torch.cdist(x, y)
+    size_x, size_y = x.norm(dim=1), y.norm(dim=1)
+    if distance.amin() < _NEAR * (size_x.amax() + size_y.amax()):
+        distance = _mended(distance, size_x, size_y, x, y)
+    return distance
+
+
+def _mended(distance: Tensor, size_x: Tensor, size_y: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Distances with those of near pairs made by differences."""
+    i, j = (distance < _NEAR * (size_x.amax() + size_y.amax())).nonzero(as_tuple=True)
+    near = distance[i, j] < _NEAR * (size_x[i] + size_y[j])
+    i, j = i[near], j[near]
+    if 8 * len(i) > distance.numel():
+        return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+    step = max(1, 2**22 // x.shape[1])
+    for rows, columns in zip(i.split(step), j.split(step), strict=True):
+        distance[rows, columns] = (x[rows] - y[columns]).norm(dim=1)
+    return distance
+
+
+def _unit(*clouds: Tensor) -> float:
+    """The power of two next above all coordinates; to divide by it changes no digit."""
+    return 2.0 ** min(1023, math.frexp(max(float(x.abs().max()) for x in clouds))[1])
 
 
 class Modes(NamedTuple):
@@ -123,6 +167,9 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     """
     _check_clouds(x=x, y=y)
     x, y = x.double(), y.double()
+    unit = _unit(x, y)
+    if not 1 / _LARGEST < unit < _LARGEST:
+        return frechet_distance(x / unit, y / unit) * unit * unit
     shift = (x.mean(0) - y.mean(0)).square().sum()
     one, two = torch.cov(x.mT).view(2 * [x.shape[1]]), torch.cov(y.mT).view(2 * [y.shape[1]])
     # tr (C_x C_y)^{1/2} is the sum of the singular values of C_x^{1/2} C_y^{1/2}.
@@ -136,7 +183,11 @@ def _root(covariance: Tensor) -> Tensor:
 
 
 def polynomial_kernel(x: Tensor, y: Tensor) -> Tensor:
-    """(x . y / d + 1)^3, `(n, m)`: the kernel of the KID (Binkowski et al. 2018)."""
+    """(x . y / d + 1)^3, `(n, m)`: the kernel of the KID (Binkowski et al. 2018).
+
+    It knows where the origin is. Features far from it have kernels so large that their differences,
+    the KID, keep few digits.
+    """
     return (x @ y.mT / x.shape[1] + 1).pow(3)
 
 
@@ -161,7 +212,8 @@ def kernel_distance(x: Tensor, y: Tensor, kernel=polynomial_kernel) -> tuple[flo
         k(x_j, y_i), and its standard error to first order, 2 sd_i(mean_j h_ij) / sqrt(n).
 
     Raises:
-        ValueError: clouds that do not fit, are not finite, or are of different size.
+        ValueError: clouds that do not fit, are not finite, or are of different size; a kernel of
+            wrong shape or not finite.
     """
     h, n = _discrepancy(x, y, kernel)
     rows = h.sum(1) / (n - 1)
@@ -174,7 +226,11 @@ def _discrepancy(x: Tensor, y: Tensor, kernel) -> tuple[Tensor, int]:
         raise ValueError(f"x, y: expected as many rows of each; got {len(x)} and {len(y)}")
     x, y = x.double(), y.double()
     cross = kernel(x, y)
+    if cross.shape != (len(x), len(y)):
+        raise ValueError(f"kernel: expected {(len(x), len(y))}; got {tuple(cross.shape)}")
     h = kernel(x, x) + kernel(y, y) - cross - cross.mT
+    if not h.isfinite().all():
+        raise ValueError("kernel: is not finite for some pairs")
     h.fill_diagonal_(0)
     return h, len(x)
 
@@ -210,10 +266,18 @@ def mmd_test(
     if n_permutations < 1:
         raise ValueError(f"n_permutations: expected >= 1; got {n_permutations}")
     both = torch.cat([x, y]).double()
+    # In units of their size: squares of any clouds and bandwidths then fit.
+    unit = _unit(both)
+    both = both / unit
     if bandwidths is None:
         median = torch.pdist(both[:: max(1, len(both) // 1000)]).median()
-        bandwidths = median * torch.tensor([0.25, 0.5, 1.0, 2.0], device=x.device)
-    if bandwidths.numel() < 1 or not (bandwidths > 0).all():
+        # In single precision: recorded numbers hang on the last bit.
+        factors = torch.tensor([0.25, 0.5, 1.0, 2.0], dtype=torch.float32, device=x.device)
+        bandwidths = median * factors
+    else:
+        check_tensors(bandwidths=bandwidths)
+        bandwidths = bandwidths.double() / unit
+    if bandwidths.numel() < 1 or not ((bandwidths > 0) & bandwidths.isfinite()).all():
         raise ValueError("bandwidths: expected all > 0; points that are all equal have none")
     gram = gaussian_kernels(both, both, bandwidths)
     gram.fill_diagonal_(0)
@@ -307,6 +371,7 @@ def class_shares(labels: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: no labels, or one outside 0 .. n_classes - 1.
     """
+    check_tensors(labels=labels)
     if labels.dim() != 1 or len(labels) < 1 or labels.is_floating_point():
         raise ValueError(f"labels: expected integers (n,), n >= 1; got {tuple(labels.shape)}")
     if labels.min() < 0 or labels.max() >= n_classes:
@@ -350,8 +415,9 @@ def parzen_log_likelihood(
     """
     _check_clouds(samples=samples, validation=validation, test=test)
     if bandwidths is None:
-        bandwidths = torch.logspace(-1, 0, 10)
-    if bandwidths.numel() < 1 or not (bandwidths > 0).all():
+        bandwidths = torch.logspace(-1, 0, 10, dtype=torch.float32)
+    check_tensors(bandwidths=bandwidths)
+    if bandwidths.numel() < 1 or not ((bandwidths > 0) & bandwidths.isfinite()).all():
         raise ValueError("bandwidths: expected one or more, all > 0")
     choices = [float(h) for h in bandwidths]
     on_validation = _parzen(samples, validation, choices, progress).mean(1)

@@ -12,6 +12,8 @@ import torch
 from scipy.special import ive
 from torch import Tensor
 
+from ebmref.energies import level
+
 
 def mean_resultant(concentration: float) -> float:
     """A(kappa) = I1(kappa) / I0(kappa), the length of the mean of a von Mises tip.
@@ -60,4 +62,5 @@ def plane_grid(reach: float, n: int, device: torch.device | str = "cpu") -> tupl
 
 def log_partition(energy: Tensor, cell: float) -> Tensor:
     """log Z = log of the integral of exp(-E), by the midpoint rule: `(k, m)` to `(k,)`."""
-    return (-energy).logsumexp(-1) + math.log(cell)
+    c = level(energy)
+    return (c - energy).logsumexp(-1) - c[..., 0] + math.log(cell)

@@ -137,7 +137,13 @@ def train(
 
 @torch.no_grad()
 def score(model: nn.Module, radius: float = 0.3, n: int = 101, grid: Tensor | None = None) -> Score:
-    """Score every model on an even grid of x in [-1, 1]."""
+    """Score every model on an even grid of x in [-1, 1].
+
+    The contrast of an energy that is zero everywhere is NaN.
+
+    Raises:
+        ValueError: a radius that leaves no answer farther than it.
+    """
     device = next(model.parameters()).device
     grid = (grid_of_answers(n=201) if grid is None else grid).to(device)
     x = torch.linspace(-1, 1, n, device=device)
@@ -146,6 +152,8 @@ def score(model: nn.Module, radius: float = 0.3, n: int = 101, grid: Tensor | No
     error = (grid[energy.argmin(-1)] - x.square()).abs().mean(-1)
     relief = energy.amax(-1) - energy.amin(-1)
     contrast = (relief / energy.mean(-1)).mean(-1)
+    if not (distance > radius).any():
+        raise ValueError(f"radius: expected one that some answer is farther than; got {radius}")
     above = (energy > right[..., None]) & (distance > radius)
     ranking = above.sum((-1, -2)) / (distance > radius).sum()
     return Score(error, relief.mean(-1), contrast, ranking)

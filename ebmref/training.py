@@ -13,6 +13,7 @@ and brought on from its checkpoint makes the very steps that it would have made:
 Besides, what the steps of several trainees are made of.
 """
 
+import contextlib
 import copy
 import math
 import zipfile
@@ -25,7 +26,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ebmref import files
+from ebmref.checks import check_tensors
 from ebmref.seeds import derive_seed
+from ebmref.spectral import settle
+from ebmref.states import fits, not_finite, same
 
 
 class Diverged(RuntimeError):
@@ -93,16 +97,44 @@ def train(
         checkpoint: a file to save to at every `save_every` steps and at the end.
 
     Raises:
-        ValueError: save_every below 1; data that do not fit.
-        Diverged: see `Trainee.advance` and `save`.
+        ValueError: save_every below 1; data that do not fit; a checkpoint of a trainee that draws
+            from PyTorch's own generator, which no checkpoint holds.
+        RuntimeError: gradients are switched off.
+        Diverged: see `Trainee.advance` and `save`; at the last step also without a checkpoint.
     """
     if save_every < 1:
         raise ValueError(f"save_every: expected >= 1; got {save_every}")
     while trainee.step < n_steps:
+        if not torch.is_grad_enabled():
+            raise RuntimeError(
+                f"{trainee.kind}: training needs gradients, which torch.no_grad() or "
+                "torch.inference_mode() has switched off"
+            )
+        before = _own_states(trainee.device) if checkpoint else []
         made = trainee.advance(data)
+        if checkpoint and not all(map(torch.equal, before, _own_states(trainee.device))):
+            raise ValueError(
+                f"checkpoint: step {trainee.step} of the {trainee.kind} drew from PyTorch's own "
+                "generator, as dropout does; no checkpoint holds that, and none could be resumed"
+            )
         if checkpoint and (trainee.step % save_every == 0 or trainee.step == n_steps):
             save(trainee, checkpoint)
+        elif trainee.step == n_steps:
+            _check_finite(trainee, _state(trainee))
         yield made
+
+
+def _own_generators(device: torch.device) -> list[torch.Generator]:
+    """Those that PyTorch draws from where it is given none, as in dropout."""
+    own = [torch.default_generator]
+    if device.type == "cuda":
+        at = torch.cuda.current_device() if device.index is None else device.index
+        own.append(torch.cuda.default_generators[at])
+    return own
+
+
+def _own_states(device: torch.device) -> list[Tensor]:
+    return [generator.get_state() for generator in _own_generators(device)]
 
 
 def bring(
@@ -150,37 +182,58 @@ def save(trainee: Trainee, path: Path) -> None:
     Raises:
         Diverged: something in it is not finite. Nothing was written.
     """
-    state = {name: part.state_dict() for name, part in trainee.parts().items()}
-    wrong = next((name for name, x in _tensors(state) if not x.isfinite().all()), None)
-    if wrong:
+    state = _state(trainee)
+    _check_finite(trainee, state)
+    told = {"step": trainee.step}
+    if torch.get_default_dtype() != torch.float32:
+        told[_DEFAULT] = str(torch.get_default_dtype())
+    with files.whole(path) as fresh:
+        torch.save(state | trainee.identity() | told, fresh)
+    trainee.saved = f"{path}, step {trainee.step}"
+
+
+# Batches are drawn in the default dtype; a file that does not name it is of single precision.
+_DEFAULT = "default dtype"
+
+
+def _state(trainee: Trainee) -> dict:
+    """The states of all parts, by name."""
+    return {name: part.state_dict() for name, part in trainee.parts().items()}
+
+
+def _check_finite(trainee: Trainee, state: dict) -> None:
+    """Raise Diverged, with the last good checkpoint, unless all of a state is finite."""
+    if wrong := not_finite(state):
         raise Diverged(
             f"step {trainee.step}: {wrong} is not finite; last good checkpoint: "
             f"{trainee.saved or 'none'}"
         )
-    with files.whole(path) as fresh:
-        torch.save(state | trainee.identity() | {"step": trainee.step}, fresh)
-    trainee.saved = f"{path}, step {trainee.step}"
 
 
 def load(trainee: Trainee, path: Path) -> None:
     """Go on from a checkpoint.
 
     Raises:
-        ValueError: no checkpoint, a damaged one, or one of another trainee; this one is then
-            unchanged.
+        ValueError: no checkpoint, a damaged one, one of another trainee or made with another
+            default dtype, or one that is not finite; this one is then unchanged.
     """
     state = _read(path, trainee.device)
-    differ = [name for name, now in trainee.identity().items() if not _same(state.get(name), now)]
+    differ = [name for name, now in trainee.identity().items() if not same(state.get(name), now)]
     if differ:
         raise ValueError(
             f"checkpoint {path}: of another {trainee.kind} ({', '.join(differ)} differ)"
         )
+    made_in, now = state.get(_DEFAULT, str(torch.float32)), str(torch.get_default_dtype())
+    if made_in != now:
+        raise ValueError(f"checkpoint {path}: made with the default dtype {made_in}; it is {now}")
     parts = trainee.parts()
     step = state.get("step")
     if type(step) is not int or any(
-        not _fits(state.get(name), part) for name, part in parts.items()
+        not fits(state.get(name), part) for name, part in parts.items()
     ):
-        raise ValueError(f"checkpoint {path}: of other networks")
+        raise ValueError(f"checkpoint {path}: of other networks; names, shapes or dtypes differ")
+    if wrong := not_finite({name: state[name] for name in parts}):
+        raise ValueError(f"checkpoint {path}: {wrong} is not finite")
     before = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
     try:
         for name, part in parts.items():
@@ -207,53 +260,6 @@ def _read(path: Path, device: torch.device) -> dict:
     raise ValueError(f"checkpoint {path}: missing or damaged ({reason})")
 
 
-def _same(held, now) -> bool:
-    """Whether a checkpoint's value is the plain one that is wanted."""
-    try:
-        return type(held) is type(now) and bool(held == now)
-    except Exception:  # a file can hold anything, such as tensors where numbers belong
-        return False
-
-
-def _fits(state, part: Stateful) -> bool:
-    """Whether a part's state has the names and shapes of the part."""
-    if not isinstance(state, dict):
-        return False
-    if isinstance(part, torch.optim.Optimizer):
-        return _fits_optimizer(state, part)
-    return _shapes(state) == _shapes(part.state_dict())
-
-
-def _fits_optimizer(state: dict, optimizer: torch.optim.Optimizer) -> bool:
-    """Whether groups are as large, and each moment is of its parameter's shape."""
-    groups = [group["params"] for group in optimizer.param_groups]
-    held = state.get("param_groups")
-    if not isinstance(held, list) or not isinstance(state.get("state"), dict):
-        return False
-    if [len(group.get("params", ())) for group in held] != [len(group) for group in groups]:
-        return False
-    parameters = [p for group in groups for p in group]
-    return all(
-        type(i) is int
-        and 0 <= i < len(parameters)
-        and all(x.dim() == 0 or x.shape == parameters[i].shape for _, x in _tensors(moments))
-        for i, moments in state["state"].items()
-    )
-
-
-def _shapes(state: dict) -> dict[str, torch.Size]:
-    return {name: x.shape for name, x in _tensors(state)}
-
-
-def _tensors(state, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """All tensors of a state, however deep, each with the way to it."""
-    if isinstance(state, Tensor):
-        yield name, state
-    elif isinstance(state, dict):
-        for key, value in state.items():
-            yield from _tensors(value, f"{name}.{key}" if name else str(key))
-
-
 # --- a plain fit -----------------------------------------------------------------------
 
 
@@ -266,6 +272,9 @@ class Fit:
             is descended, so each model gets the gradient of its own loss alone.
         optimizer: of the model's parameters.
         schedule: of its rates, one of `torch.optim.lr_scheduler`; stepped after it.
+        generator: what the loss draws from, to be saved with the rest. Without it a fit that is
+            resumed goes on with other draws. Dropout, which draws from PyTorch's own generator, is
+            refused by `train` where there is a checkpoint.
     """
 
     kind = "fit"
@@ -276,16 +285,21 @@ class Fit:
         loss: Callable[[], Tensor],
         optimizer: torch.optim.Optimizer,
         schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
+        generator: torch.Generator | None = None,
     ):
         self.model, self.loss = model, loss
-        self.optimizer, self.schedule = optimizer, schedule
+        self.optimizer, self.schedule, self.generator = optimizer, schedule, generator
         self.step, self.saved = 0, None
         self.device = next(model.parameters()).device
 
     def parts(self) -> dict[str, Stateful]:
-        """Model, moments and rates. What the loss draws from is the caller's to keep."""
+        """Model, moments, rates and, where it is known, what the loss draws from."""
         parts = {"model": self.model, "optimizer": self.optimizer}
-        return parts | ({} if self.schedule is None else {"schedule": self.schedule})
+        if self.schedule is not None:
+            parts["schedule"] = self.schedule
+        if self.generator is not None:
+            parts["generator"] = _Drawn(self.generator)
+        return parts
 
     def identity(self) -> dict:
         """Which optimiser and schedule."""
@@ -305,6 +319,19 @@ class Fit:
             self.schedule.step()
         self.step += 1
         return values.detach()
+
+
+class _Drawn:
+    """A generator as part of a checkpoint."""
+
+    def __init__(self, generator: torch.Generator):
+        self.generator = generator
+
+    def state_dict(self) -> dict:
+        return {"state": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.generator.set_state(state["state"].cpu())
 
 
 def fit(
@@ -347,6 +374,23 @@ def source(trainee, stream: str) -> torch.Generator:
     return torch.Generator(trainee.device).manual_seed(derive_seed(trainee.seed, stream))
 
 
+@contextlib.contextmanager
+def seeded(trainee) -> Iterator[None]:
+    """PyTorch's own generators, led by a trainee's seed and step, and set back at the end.
+
+    So dropout, and whatever else draws from them in a network, is the same after a resume.
+    """
+    own, before = _own_generators(trainee.device), _own_states(trainee.device)
+    seed = derive_seed(trainee.seed, f"own-{trainee.step}")
+    try:
+        for generator in own:
+            generator.manual_seed(seed)
+        yield
+    finally:
+        for generator, state in zip(own, before, strict=True):
+            generator.set_state(state)
+
+
 class Batches:
     """Data in batches, `batches[i]` being `(k, size, *event)`.
 
@@ -359,10 +403,11 @@ class Batches:
         size: of a batch.
 
     Raises:
-        ValueError: too few data, or of another dtype.
+        ValueError: no tensor, too few data, or of another dtype.
     """
 
     def __init__(self, trainee, data: Tensor, k: int, size: int):
+        check_tensors(data=data)
         if data.dim() < 2 or len(data) < size:
             raise ValueError(
                 f"data: expected (n, *event) with n >= batch = {size}; got {tuple(data.shape)}"
@@ -397,10 +442,31 @@ def half_precision(device: torch.device, on: bool) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=on)
 
 
+def gradients(
+    value: Tensor, parameters: list[Tensor], slope: Tensor | None = None
+) -> list[Tensor | None]:
+    """The gradient of each parameter; None for one that is frozen, or has no part in the value.
+
+    Args:
+        value: 0-d, or of the shape of `slope`.
+        parameters: of what is trained.
+        slope: gradient of a loss by the value, where that is no number itself.
+
+    Raises:
+        ValueError: all are frozen.
+    """
+    learning = [p for p in parameters if p.requires_grad]
+    if not learning:
+        raise ValueError("parameters: expected one that learns; all are frozen")
+    found = iter(torch.autograd.grad(value, learning, slope, allow_unused=True))
+    return [next(found) if p.requires_grad else None for p in parameters]
+
+
 def descend(optimizer: torch.optim.Optimizer, parameters, gradients) -> None:
-    """One step of the optimiser along given gradients."""
+    """One step of the optimiser along given gradients; a parameter without one stays."""
     for p, gradient in zip(parameters, gradients, strict=True):
-        p.grad = gradient.contiguous()  # the fused optimiser takes its layout for the parameter's
+        # The fused optimiser takes its layout for the parameter's.
+        p.grad = None if gradient is None else gradient.contiguous()
     optimizer.step()
 
 
@@ -408,11 +474,18 @@ def take_into_average(average: nn.Module, net: nn.Module, decay: float, step: in
     """Let a moving average of weights follow a net.
 
     Young weights count for little: the decay at step t is no more than (1 + t) / (10 + t), so that
-    the average reaches back a tenth of the run at most.
+    the average reaches back a tenth of the run at most. Buffers, such as the statistics of batches,
+    are not averaged but taken over. Those of a parametrization, such as a spectral norm's vectors,
+    belong to its weights, and follow those of the average.
     """
     decay = min(decay, (1 + step) / (10 + step))
     now = [p.detach() for p in net.parameters()]
     torch._foreach_lerp_(list(average.parameters()), now, 1 - decay)
+    buffers = dict(net.named_buffers())
+    for name, held in average.named_buffers():
+        if "parametrizations" not in name.split("."):
+            held.copy_(buffers[name])
+    settle(average)
 
 
 def diverged(trainee: Trainee, losses: dict[str, Tensor | None]) -> Diverged:

@@ -166,6 +166,8 @@ class Learner:
 
         training.bring(learner, n_steps)
 
+    A frozen weight stays as it is; dropout is led by seed and step.
+
     Args:
         model: the energies.
         family: from which tasks are drawn.
@@ -214,16 +216,17 @@ class Learner:
             len(model.log_steps), recipe.batch, recipe.n_demos, draws, dtype=model.log_steps.dtype
         )
         loss = truth_loss if recipe.loss == "truth" else contrast_loss
-        generated, identified = loss(model, tasks, recipe, draws)
-        total = recipe.generate * generated + recipe.identify * identified
         parameters = list(model.parameters())
-        # Models never meet, so the gradient of the summed losses holds each model's own.
-        gradients = torch.autograd.grad(total.sum(), parameters, allow_unused=True)
+        with training.seeded(self):
+            generated, identified = loss(model, tasks, recipe, draws)
+            total = recipe.generate * generated + recipe.identify * identified
+            # Models never meet, so the gradient of the summed losses holds each model's own.
+            gradients = training.gradients(total.sum(), parameters)
         gradients = [
-            torch.zeros_like(p) if g is None else g
+            torch.zeros_like(p) if g is None and p.requires_grad else g
             for p, g in zip(parameters, gradients, strict=True)
         ]
-        slope = sum(g.flatten(1).square().sum(1) for g in gradients).sqrt()
+        slope = sum(g.flatten(1).square().sum(1) for g in gradients if g is not None).sqrt()
         if not (total.isfinite() & slope.isfinite()).all():
             told = {"generate": generated, "identify": identified, "gradient": slope}
             raise training.diverged(self, told)
@@ -231,7 +234,7 @@ class Learner:
         rate = recipe.learning_rate * _rise_and_fall(self.step, recipe.anneal_over)
         for group, times in zip(self.adam.param_groups, (1, recipe.step_rate), strict=True):
             group["lr"] = rate * times
-        cut = [g * shrink.view(-1, *[1] * (g.dim() - 1)) for g in gradients]
+        cut = [None if g is None else g * shrink.view(-1, *[1] * (g.dim() - 1)) for g in gradients]
         training.descend(self.adam, parameters, cut)
         self.step += 1
         return Step(self.step, generated.detach(), identified.detach(), slope)

@@ -84,7 +84,12 @@ def descend(
 
     Raises:
         ValueError: a temperature without a generator.
+        RuntimeError: in inference mode.
     """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "energy: steps down it need gradients; use torch.no_grad(), not inference"
+        )
     if inner.temperature and generator is None:
         raise ValueError("generator: expected one, since the temperature is not 0")
     event = tuple(range(2, start.dim()))

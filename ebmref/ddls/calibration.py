@@ -11,6 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from ebmref.checks import check_tensors
+
 CALIBRATIONS = ("none", "logistic", "beta", "isotonic")
 
 
@@ -18,7 +20,7 @@ class Calibration(NamedTuple):
     """A map of logits to better ones, and Dawid's statistic before and after on held-out data.
 
     Attributes:
-        apply: `(k, n)` to `(k, n)`, differentiable.
+        apply: `(k, n)` to `(k, n)`, differentiable; minus infinity, a wall, stays.
         z_before, z_after: `(k,)`, see `calibration_z`; a fit doubles the variance of z_after.
     """
 
@@ -36,11 +38,16 @@ def calibration_z(real: Tensor, fake: Tensor) -> Tensor:
 
     Args:
         real, fake: logits, `(..., n)` each.
+
+    Returns:
+        `(...)`; 0 where D is sure of all and right, +-inf where it is sure and wrong.
     """
+    check_tensors(real=real, fake=fake)
     d = torch.cat([real, fake], -1).double()
     y = torch.cat([torch.ones_like(real), torch.zeros_like(fake)], -1).double()
     p = d.sigmoid()
-    return (y - p).sum(-1) / (p * d.neg().sigmoid()).sum(-1).sqrt()
+    off = (y - p).sum(-1)
+    return torch.where(off == 0, 0.0, off / (p * d.neg().sigmoid()).sum(-1).sqrt())
 
 
 def calibrate(real: Tensor, fake: Tensor, method: str = "logistic") -> Calibration:
@@ -62,6 +69,7 @@ def calibrate(real: Tensor, fake: Tensor, method: str = "logistic") -> Calibrati
     """
     if method not in CALIBRATIONS:
         raise ValueError(f"method: expected one of {', '.join(CALIBRATIONS)}; got {method!r}")
+    check_tensors(real=real, fake=fake)
     for name, x in (("real", real), ("fake", fake)):
         if x.dim() != 2 or x.shape[1] < 20 or not x.isfinite().all():
             raise ValueError(
@@ -96,16 +104,22 @@ def _log_both(d: Tensor) -> Tensor:
 def _linear(fitted: Tensor, y: np.ndarray, features: Callable) -> Callable[[Tensor], Tensor]:
     slopes, shifts = [], []
     for row in features(fitted):
-        # At a scale of one, whatever the critic's: the solver counts on it.
-        scale = row.std(0).clamp(min=1e-12)
-        found = LogisticRegression(C=1e6, max_iter=10_000).fit((row / scale).numpy(), y)
+        # At a scale of one, whatever the critic's, and not far off: the solver counts on it.
+        scale, middle = row.std(0), row.mean(0)
+        scale = torch.where(
+            scale > 1e-14 * middle.abs(), scale, math.inf
+        )  # a constant tells nothing
+        middle = torch.where(middle.abs() > 30 * scale, middle, 0.0)
+        found = LogisticRegression(C=1e6, max_iter=10_000)
+        found.fit(((row - middle) / scale).numpy(), y)
         slopes.append(torch.from_numpy(found.coef_[0]) / scale)
-        shifts.append(torch.from_numpy(found.intercept_))
+        shifts.append(torch.from_numpy(found.intercept_) - (slopes[-1] * middle).sum())
     slope, shift = torch.stack(slopes), torch.stack(shifts)
 
     def apply(logits: Tensor) -> Tensor:
         x = features(logits.double()) * slope.to(logits.device)[:, None]
-        return (x.sum(-1) + shift.to(logits.device)).to(logits.dtype)
+        made = (x.sum(-1) + shift.to(logits.device)).to(logits.dtype)
+        return torch.where(logits == -math.inf, logits, made)
 
     return apply
 
@@ -136,6 +150,7 @@ def _isotonic(fitted: Tensor, y: np.ndarray) -> Callable[[Tensor], Tensor]:
         left, right = at.gather(1, i - 1), at.gather(1, i)
         low, high = value.gather(1, i - 1), value.gather(1, i)
         share = ((x - left) / (right - left)).clamp(0, 1)
-        return (low + share * (high - low)).to(logits.dtype)
+        made = (low + share * (high - low)).to(logits.dtype)
+        return torch.where(logits == -math.inf, logits, made)
 
     return apply

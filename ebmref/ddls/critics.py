@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ebmref import gan, training
-from ebmref.checks import check_draws
+from ebmref.checks import check_draws, check_tensors
 from ebmref.ddls.model import Model
 
 
@@ -71,7 +71,8 @@ def counted(
         cells: on a side.
 
     Raises:
-        ValueError: an argument out of range, events that are not of the plane.
+        ValueError: an argument out of range, events that are not of the plane, a log_data that is
+            NaN or +inf somewhere, or without mass on the lattice.
     """
     check_draws(n, 1, generator)
     check_draws(cells, 2, generator, "cells")
@@ -92,6 +93,8 @@ def counted(
     side = (torch.arange(cells, device=x.device, dtype=x.dtype) + 0.5) * width - reach
     centres = torch.cartesian_prod(side, side)
     log_p = torch.cat([log_data(part) for part in centres.split(10_000)]).double()
+    if not (log_p < math.inf).all() or not log_p.isfinite().any():
+        raise ValueError("log_data: expected numbers or -inf, with some mass on the lattice")
     table = log_p + 2 * math.log(width) - ((counts + 0.5) / n).log()
     table = table.to(x.dtype)
 
@@ -104,9 +107,15 @@ def counted(
             table.gather(1, corner + step) for step in (0, cells, 1, cells + 1)
         )
         a, b = share.unbind(-1)
-        return (1 - a) * ((1 - b) * here + b * above) + a * ((1 - b) * right + b * across)
+        return _between(a, _between(b, here, above), _between(b, right, across))
 
     return Counted(critic, centres, log_p.softmax(0), counts.double() / n)
+
+
+def _between(share: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """Linear, from one at 0 to the other at 1; there the far one does not count, be it infinite."""
+    mixed = (1 - share) * one + share * other
+    return torch.where(share == 0, one, torch.where(share == 1, other, mixed))
 
 
 class CriticStep(NamedTuple):
@@ -139,7 +148,8 @@ def train_critic(
     """Train the critics on with the generators frozen; yields after every step.
 
     The logistic loss, whose best critic is d = log p_d - log p_g; all models at once, by Adam.
-    Stop when you like: the critic is left in the mode, training or eval, that it was in.
+    Stop when you like: the critic is left in the mode, training or eval, that it was in. A frozen
+    layer stays as it is. Dropout draws from PyTorch's own generator.
 
     Args:
         model: its critic, an `nn.Module`, is changed in place.
@@ -152,8 +162,8 @@ def train_critic(
         anneal: let the learning rate fall to zero along a cosine.
 
     Raises:
-        ValueError: an argument out of range, events of another shape.
-        Diverged: a loss is not finite.
+        ValueError: an argument out of range, events of another shape or dtype.
+        Diverged: a loss is not finite, or a weight at the end.
     """
     check_draws(n_steps, 1, generator, "n_steps")
     check_draws(batch, 1, generator, "batch")
@@ -163,9 +173,13 @@ def train_critic(
     for name, value in (("noise", noise), ("penalty", penalty)):
         if not 0 <= value < math.inf:
             raise ValueError(f"{name}: expected a finite number >= 0; got {value!r}")
-    event = tuple(model.events(model.draw(1, generator)).shape[2:])
-    if data.dim() < 1 or not len(data) or tuple(data.shape[1:]) != event:
-        raise ValueError(f"data: expected (n, *{event}); got {tuple(data.shape)}")
+    check_tensors(data=data)
+    made = model.events(model.draw(1, generator))
+    event, like = tuple(made.shape[2:]), made.dtype
+    if data.dim() < 1 or not len(data) or tuple(data.shape[1:]) != event or data.dtype != like:
+        raise ValueError(
+            f"data: expected (n, *{event}), {like}; got {tuple(data.shape)}, {data.dtype}"
+        )
     return _trained(model, data, n_steps, generator, batch, learning_rate, noise, penalty, anneal)
 
 

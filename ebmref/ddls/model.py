@@ -25,7 +25,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from ebmref import samplers
@@ -122,7 +122,7 @@ class Model:
         k: how many.
 
     Raises:
-        ValueError: k or prior.d below 1.
+        ValueError: k or prior.d below 1, or a generator of another dtype than the prior.
     """
 
     generator: Callable[[Tensor], Tensor]
@@ -134,6 +134,12 @@ class Model:
         for name, value in (("k", self.k), ("prior", self.prior.d)):
             if type(value) is not int or value < 1:
                 raise ValueError(f"{name}: expected a whole number >= 1; got {value!r}")
+        if isinstance(self.generator, nn.Module):
+            like = next((p.dtype for p in self.generator.parameters()), self.prior.dtype)
+            if like != self.prior.dtype:
+                raise ValueError(
+                    f"prior: expected {like}, as the generator; got {self.prior.dtype}"
+                )
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """n states of the prior for each model, `(k, n, d)`."""
@@ -232,7 +238,13 @@ def latent_energy(model: Model, beta: float = 1.0, temperature: float = 1.0) -> 
 def with_slope(
     function: Callable[[Tensor], Tensor], pieces: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Values `(k, n)` of a function of `(k, n, d)` and their gradients, piece by piece."""
+    """Values `(k, n)` of a function of `(k, n, d)` and their gradients, piece by piece.
+
+    Raises:
+        RuntimeError: in inference mode.
+    """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("critic: its slope needs gradients; use torch.no_grad(), not inference")
     found = []
     for part in pieces:
         with torch.enable_grad():  # a caller inside no_grad still needs this one gradient

@@ -263,6 +263,8 @@ def transport(
         pair = [model.draw(n_pairs, generator) for _ in range(2)]
         apart = (model.prior.latent(pair[0]) - model.prior.latent(pair[1])).double().norm(dim=-1)
         steepness = (model.logits(pair[0]) - model.logits(pair[1])).abs() / apart
+        # A wall is not steep: what is infinite, or NaN for two of them, does not count.
+        steepness = torch.where(steepness < math.inf, steepness, 0.0)
         lipschitz, calls = steepness.amax(1), 2 * n_pairs / n
     first = states = start_states(model, n, start, generator)
     lipschitz = torch.as_tensor(lipschitz, dtype=states.dtype, device=states.device)

@@ -136,8 +136,10 @@ class Game:
 
     In a step the energy and c ascend the criterion, `Recipe.energy_steps` times, each time on
     new data and new samples; then the base descends `base_loss` once, on new samples and with
-    the energy held as a function of x. Networks stay in the mode, training or eval, that they
-    are in.
+    the energy held as a function of x. A frozen layer stays as it is; dropout is led by seed and
+    step. Networks stay in the mode, training or eval, that they are in: a base that a recipe
+    freezes belongs in eval mode if it has statistics of batches or spectral norms, which move
+    with each pass in training.
 
     Args:
         base: `(k, n, d)` to `(k, n, *event)`. Any function where the recipe freezes it.
@@ -170,7 +172,7 @@ class Game:
         self.latent = tuple(latent)
         if [type(n) for n in self.latent] != [int, int] or min(self.latent) < 1:
             raise ValueError(f"latent: expected two whole numbers >= 1, (k, d); got {latent!r}")
-        learns = isinstance(base, nn.Module) and any(True for _ in base.parameters())
+        learns = isinstance(base, nn.Module) and any(p.requires_grad for p in base.parameters())
         if not learns and not recipe.frozen:
             raise ValueError("base: expected an nn.Module with parameters, or a frozen recipe")
         self.base, self.energy = base, energy
@@ -179,8 +181,8 @@ class Game:
         self.saved: str | None = None
         like = next(energy.parameters())
         self.device, self.dtype = like.device, like.dtype
-        start = torch.full(self.latent[:1], recipe.constant or 0.0, device=like.device)
-        self.constant = nn.Parameter(start.to(like.dtype))
+        of = {"device": like.device, "dtype": like.dtype}
+        self.constant = nn.Parameter(torch.full(self.latent[:1], recipe.constant or 0.0, **of))
         rates = recipe.learning_rate
         adam = {"betas": recipe.momenta, "fused": True}
         groups = [
@@ -251,10 +253,11 @@ class Game:
         draws = training.source(self, f"step-{self.step}")
         first = recipe.energy_steps_before(self.step)
         slope = None
-        for made in range(first, first + recipe.energy_steps(self.step)):
-            worth, height, taken = _energy_step(self, self._batches[made], draws, made)
-            slope = slope if taken is None else taken
-        loss = None if recipe.frozen else _base_step(self, draws)
+        with training.seeded(self):
+            for made in range(first, first + recipe.energy_steps(self.step)):
+                worth, height, taken = _energy_step(self, self._batches[made], draws, made)
+                slope = slope if taken is None else taken
+            loss = None if recipe.frozen else _base_step(self, draws)
         self.step += 1
         return Step(self.step, worth, height, self.constant.detach().clone(), loss, slope)
 
@@ -289,7 +292,7 @@ def _energy_step(game: Game, real: Tensor, source: torch.Generator, made: int):
     if not loss.isfinite().all():
         raise training.diverged(game, {"bound": worth, "likelihood": height, "penalty": slope})
     parameters = [*game.energy.parameters(), game.constant]
-    training.descend(game.adam_energy, parameters, torch.autograd.grad(loss.sum(), parameters))
+    training.descend(game.adam_energy, parameters, training.gradients(loss.sum(), parameters))
     return worth.detach(), height.detach(), None if slope is None else slope.detach()
 
 
@@ -305,7 +308,7 @@ def _base_step(game: Game, source: torch.Generator) -> Tensor:
         raise training.diverged(game, {"base loss": loss})
     (slope,) = torch.autograd.grad(loss.sum(), x)
     parameters = list(game.base.parameters())
-    gradients = torch.autograd.grad(fake, parameters, slope.to(fake.dtype))
+    gradients = training.gradients(fake, parameters, slope.to(fake.dtype))
     training.descend(game.adam_base, parameters, gradients)
     if recipe.average:
         training.take_into_average(game.average, game.base, recipe.average, game.step)

@@ -33,16 +33,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ebmref import ddls, gan
-from ebmref.checks import check_draws
+from ebmref.checks import check_draws, check_tensors
 from ebmref.ddls.moving import moved, start_states
-from ebmref.energies import value_and_gradient
+from ebmref.energies import level, value_and_gradient
 
 # --- the objective ---------------------------------------------------------------------
 
 
 def log_mean_weight(fake: Tensor) -> Tensor:
     """log of the mean of e^{-E}, the plug-in estimate of log Z; `(..., m)` to `(...)`."""
-    return (-fake).logsumexp(-1) - math.log(fake.shape[-1])
+    c = level(fake)
+    return (c - fake).logsumexp(-1) - c[..., 0] - math.log(fake.shape[-1])
 
 
 def bound(real: Tensor, fake: Tensor, c: Tensor) -> Tensor:
@@ -163,6 +164,8 @@ class Score(NamedTuple):
 def score(model: ddls.Model, c: Tensor, data: Tensor, n: int, generator: torch.Generator) -> Score:
     """Measure F, L and log Z in double precision.
 
+    A c so far below log Z that e^{-(E + c)} overflows has a bound of -inf, and no error of it.
+
     Args:
         model: of `model`, or `Game.model`.
         c: `(k,)`.
@@ -170,14 +173,16 @@ def score(model: ddls.Model, c: Tensor, data: Tensor, n: int, generator: torch.G
         n: samples of the base for each model, >= 2.
 
     Raises:
-        ValueError: too few data or samples, c of another shape, energies that are not finite.
+        ValueError: too few data or samples, c of another shape or not finite, energies that are not
+            finite.
     """
     check_draws(n, 2, generator)
+    check_tensors(data=data)
     if data.dim() < 1 or len(data) < 2:
         raise ValueError(f"data: expected (m, *event) with m >= 2; got {tuple(data.shape)}")
     c = torch.as_tensor(c, device=data.device).double()
-    if c.shape != (model.k,):
-        raise ValueError(f"c: expected ({model.k},); got {tuple(c.shape)}")
+    if c.shape != (model.k,) or not c.isfinite().all():
+        raise ValueError(f"c: expected finite, ({model.k},); got {c.tolist()}")
     logits = model.logits(model.draw(n, generator))
     parts = [model.critic(part.expand(model.k, *part.shape)) for part in data.split(8192)]
     real = -torch.cat(parts, 1).double()

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ebmref.checks import check_draws
+from ebmref.checks import check_draws, check_tensors
 from ebmref.energies import Energy, check_energy
 from ebmref.samplers.diagnostics import arviz
 
@@ -55,6 +55,7 @@ def log_weights(energy: Energy, proposal, x: Tensor) -> Tensor:
     """
     energies, log_q = energy(x), proposal.log_prob(x)
     check_energy(energies, len(x))
+    check_tensors(log_prob=log_q)
     if (energies == -math.inf).any():
         raise ValueError("energy: is -inf for some of the points, so that Z is infinite")
     if log_q.shape != (len(x),) or not log_q.isfinite().all():
@@ -112,6 +113,7 @@ def importance_estimate(
         x = proposal.sample(n * (n_replicates or 1), generator)
         log_w = log_weights(energy, proposal, x)
         values = f(x)
+    check_tensors(f=values)
     if values.shape != (len(x),):
         raise ValueError(f"f: expected shape ({len(x)},); got {tuple(values.shape)}")
     # A point without weight does not count, whatever f is there.
@@ -125,16 +127,26 @@ def importance_estimate(
 def weighted_estimate(values: Tensor, log_w: Tensor, log_z: float | None = None) -> Importance:
     """The estimates of `importance_estimate` from draws that have their weights already.
 
+    A draw of weight zero counts as a draw, whatever its value. Sums are in double precision; what
+    the weights have lost by then, such as the digits of a float32 energy of size 10^8, is lost.
+
     Args:
-        values: `(..., n)`, of f at the draws.
+        values: `(..., n)`, of f at the draws; n >= 2.
         log_w: `(..., n)`, logs of the weights, such that their mean estimates Z.
         log_z: the exact log Z, where it is known.
 
     Raises:
-        ValueError: draws that all have weight zero.
+        ValueError: shapes that differ, fewer than two draws, a weight that is NaN or infinite,
+            draws that all have weight zero, a value that is not finite where there is weight, or
+            a log_z that is not finite.
     """
+    _check_weighted(values, log_w, log_z)
     n = values.shape[-1]
     values, log_w = values.double(), log_w.double()
+    # Zero times a value that is not finite would be NaN.
+    values = torch.where(log_w == -math.inf, 0.0, values)
+    if not values.isfinite().all():
+        raise ValueError("values: expected finite numbers wherever there is weight")
     log_sum = log_w.logsumexp(-1)
     if not log_sum.isfinite().all():
         raise ValueError("proposal: all its draws have weight zero; it misses the support")
@@ -154,6 +166,25 @@ def weighted_estimate(values: Tensor, log_w: Tensor, log_z: float | None = None)
         share.amax(-1),
         _pareto_k(log_w),
     )
+
+
+def _check_weighted(values: Tensor, log_w: Tensor, log_z: float | None) -> None:
+    check_tensors(values=values, log_w=log_w)
+    if values.shape != log_w.shape or values.dim() < 1 or values.shape[-1] < 2:
+        raise ValueError(
+            f"values, log_w: expected (..., n) both, n >= 2; got {tuple(values.shape)} and "
+            f"{tuple(log_w.shape)}"
+        )
+    if log_w.isnan().any():
+        raise ValueError(f"log_w: {int(log_w.isnan().sum())} of {log_w.numel()} weights are NaN")
+    infinite = int((log_w == math.inf).sum())
+    if infinite:
+        raise ValueError(
+            f"log_w: {infinite} of {log_w.numel()} weights are infinite: the proposal has no mass "
+            "there and does not cover the target"
+        )
+    if log_z is not None and not math.isfinite(log_z):
+        raise ValueError(f"log_z: expected a finite number or None; got {log_z}")
 
 
 def _pareto_k(log_w: Tensor) -> Tensor:

@@ -338,7 +338,12 @@ def _isir_step(energy, state, noise, step_size):
     n, n_proposals = log_q.shape
     value = energy(proposed.flatten(0, 1)).view(n, n_proposals)
     value = torch.cat([state.energy[:, None], value], 1)
-    log_weight = torch.cat([state.log_weight[:, None], -value[:, 1:] - log_q], 1)
+    # Where q has no mass the weight is infinite. A local move may lead there, no fresh point does:
+    # to keep such a state, and to move the others, leaves the target as it is.
+    kept = ~(state.log_weight < math.inf)
+    here = torch.where(kept, 0.0, state.log_weight)
+    there = torch.where(kept[:, None], -math.inf, -value[:, 1:] - log_q)
+    log_weight = torch.cat([here[:, None], there], 1)
     log_weight = log_weight.nan_to_num(nan=-math.inf, posinf=-math.inf, neginf=-math.inf)
     share = log_weight.softmax(1)
     # The first place at which the cumulated shares pass u; summed by a product, since cumsum
@@ -353,7 +358,7 @@ def _isir_step(energy, state, noise, step_size):
     moved = Weighted(
         torch.where(per_chain(stays, x), state.x, x),
         value.gather(1, chosen)[:, 0],
-        log_weight.gather(1, chosen)[:, 0],
+        torch.where(kept, state.log_weight, log_weight.gather(1, chosen)[:, 0]),
     )
     return moved, 1 - share[:, 0]
 
@@ -367,7 +372,7 @@ def ex2mcmc(
 
     Args:
         energy: `(n, *event) -> (n,)`, differentiable.
-        proposal: q of the global step.
+        proposal: q of the global step. Where it has no mass the local steps alone move a chain.
         step_size: of the local steps, > 0.
         n_proposals: fresh points of a global step, >= 1.
         n_local: local steps, >= 1.
