@@ -135,8 +135,9 @@ class _Program:
         while len(needed) > n_before:
             n_before = len(needed)
             for lines in self.cells:
-                for line in lines:
-                    needed |= _names([line.node]) if binds(line) & needed else set()
+                for top in lines:
+                    bound = set().union(*map(binds, top.below()))
+                    needed |= _names([top.node]) if bound & needed else set()
         return needed
 
 
@@ -198,7 +199,7 @@ class _Comparison:
         self.names |= {one: str(was) for one, was in self.pairs.items()}
         self.gone: list[Line] = []
         self.come: list[Line] = []
-        # Ifs, by side, that lose or gain lines, and none for them.
+        # The ifs around lines that went, with none in their place, and around those that came.
         self.losing: list[tuple[Line, Line]] = []
         self.gaining: list[tuple[Line, Line]] = []
         self.loses = self.gains = False
@@ -283,9 +284,10 @@ class _Comparison:
                     self.refuse(new, "it has other fields, which may be those of a base")
 
     def refuse(self, line: Line, why: str) -> None:
+        at = next(one.lineno for one in (line.node, *line.parts) if hasattr(one, "lineno"))
         raise BookError(
-            f"{self.new.chapter}: {line.owner.of}, line {line.node.lineno}: {why}; only a full "
-            f"run can vouch for it: make record CHAPTER={self.new.chapter}"
+            f"{self.new.chapter}: {line.owner.of}, line {at}: {why}; only a full run can vouch "
+            f"for it: make record CHAPTER={self.new.chapter}"
         )
 
     def refuse_what_no_run_tells(self) -> None:
@@ -299,8 +301,7 @@ class _Comparison:
                 self.refuse(line, "a class has another base")
             if any(_tells_profile(part) for part in line.parts):
                 self.refuse(line, "what only the full profile takes may be another")
-            in_cell = line.owner.file.startswith("cell ") and not hasattr(line.node, "body")
-            if in_cell and binds(line) & needed:
+            if line.owner.file.startswith("cell ") and binds(line) & needed:
                 self.refuse(line, "what only the full profile takes is made of it")
 
     def ask_for_literals(self, lines: list[Line], places: list[Place], new: dict) -> None:

@@ -215,7 +215,7 @@ def parameters(node: ast.FunctionDef) -> list[list[str]]:
 
 def binds(line: Line) -> set[str]:
     """The names that a line binds, or whose parts it sets, or may set by a call of a method."""
-    bound = bound_names([line.node]) | written_names(line.node)
+    bound = bound_names(line.parts) | written_names(line.node)
     root = line.node.value if isinstance(line.node, ast.Expr) else None
     while isinstance(root, ast.Attribute | ast.Call | ast.Subscript):
         root = root.func if isinstance(root, ast.Call) else root.value
