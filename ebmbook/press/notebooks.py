@@ -96,15 +96,25 @@ def draft(chapter: str) -> NotebookNode:
     return notebook
 
 
-def parameters(chapter: str) -> list[str]:
-    """Names in the chapter's parameters cell."""
+def parameters(chapter: str) -> dict[str, Any]:
+    """Names and defaults in the chapter's parameters cell.
+
+    Raises:
+        BookError: it has no such cell, or one whose defaults are no plain values.
+    """
     for cell in draft(chapter).cells:
         if "parameters" in cell.metadata.get("tags", []):
-            return [
-                node.targets[0].id
-                for node in ast.parse(cell.source).body
-                if isinstance(node, ast.Assign)
-            ]
+            try:
+                return {
+                    node.targets[0].id: ast.literal_eval(node.value)
+                    for node in ast.parse(cell.source).body
+                    if isinstance(node, ast.Assign)
+                }
+            except (ValueError, SyntaxError, AttributeError):
+                raise BookError(
+                    f"{chapter}: its parameters cell must hold lines 'name = value', with plain "
+                    "values"
+                ) from None
     raise BookError(f"{chapter}: no cell is tagged 'parameters'")
 
 
@@ -237,13 +247,20 @@ def is_of_its_verdicts(chapter: str, notebook: NotebookNode) -> bool:
     """Whether its last cell shows the verdicts that its numbers earn under today's claims."""
     measures = results_of(notebook, chapter)["measures"]
     outputs = code_cells(notebook)[-1].outputs if code_cells(notebook) else []
-    printed = "".join(output.get("text", "") for output in outputs)
+    # Whatever else stood there would be on the page, and held against nothing.
+    printed = "".join(output.get("text", repr(output)) for output in outputs)
     return printed == verdict_lines(chapter, measures)
 
 
 def renewed(chapter: str, notebook: NotebookNode) -> NotebookNode:
-    """A run of the same code with the source's words and the verdicts of today's claims."""
+    """A run of the same code with the source's words and the verdicts of today's claims.
+
+    Raises:
+        BookError: its cells are not those of the source.
+    """
     fresh = draft(chapter)
+    if len(code_of(fresh)) != len(code_of(notebook)):
+        raise BookError(f"{chapter}: the source and its run have not the same cells of code")
     for cell, old in zip(code_cells(fresh), code_cells(notebook), strict=True):
         cell.outputs = old.outputs
     if not is_of_its_verdicts(chapter, notebook):
@@ -251,4 +268,5 @@ def renewed(chapter: str, notebook: NotebookNode) -> NotebookNode:
         last = nbformat.v4.new_output("stream", name="stdout", text=text)
         code_cells(fresh)[-1].outputs = [last]
     fresh.metadata = notebook.metadata
+    fresh.metadata["ebmref"]["results"]["chapter"] = chapter
     return normalise(fresh)

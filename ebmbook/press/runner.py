@@ -26,7 +26,8 @@ from nbformat import NotebookNode
 from tqdm import tqdm
 
 from ebmbook import INTERRUPTED, inputs
-from ebmbook.press import notebooks
+from ebmbook.claims import LedgerError
+from ebmbook.press import notebooks, outputs
 from ebmbook.press.notebooks import BOOK, CHECKPOINTS, CLAIMS, ROOT, RUNS, BookError
 
 LOCKS = RUNS.parent / "locks"
@@ -112,7 +113,9 @@ def _of_same_code(chapter: str, variant: Variant) -> NotebookNode | None:
         same = stamp["parameters"] == variant.parameters and stamp["device"] == _device()
         read = stamp["results"].get("data", {})
         made_by = {name: stamp[name] for name in ("key", "look")}
-    except (BookError, KeyError):
+        if outputs.faults(chapter, run):
+            return None
+    except (BookError, LedgerError, KeyError):
         return None
     now = notebooks.keys_of(chapter, variant.profile, variant.parameters)
     return run if same and made_by == now and not inputs.changed(read) else None
@@ -220,6 +223,7 @@ def run_chapter(
                 raise BookError(f"{chapter}: the last cell must call ledger.verdicts()")
             executed = notebooks.normalise(notebooks.read(draft))
             executed.metadata["ebmref"] = stamp | {"results": json.loads(results.read_text())}
+            outputs.seal(executed)
             notebooks.write(executed, draft)
             _install(results, draft, variant)
     except OSError as error:

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urldefrag
 
 import yaml
 
-from ebmbook.press import notebooks
+from ebmbook.press import notebooks, outputs
 from ebmbook.press.notebooks import BOOK, CLAIMS, MOVED, ROOT, BookError
 
 SITE = ROOT / "_build" / "site"
@@ -44,7 +44,10 @@ def stage(name: str, notebook_folder: Path) -> Path:
     sources += [*CLAIMS.glob("*.yml"), *BOOK.glob("_static/*"), *BOOK.glob("_ext/*.py")]
     wanted = {path.relative_to(ROOT): path for path in sources}
     for chapter in chapters:
-        wanted[Path("book") / f"{chapter}.ipynb"] = notebook_folder / f"{chapter}.ipynb"
+        path = notebook_folder / f"{chapter}.ipynb"
+        if path.is_file() and (changed := outputs.faults(chapter, notebooks.read(path))):
+            raise BookError(changed[0])
+        wanted[Path("book") / path.name] = path
     for inside, path in wanted.items():
         copy = target / inside
         if not path.is_file():
