@@ -17,6 +17,7 @@ import jupytext
 import nbformat
 import yaml
 from nbformat import NotebookNode
+from sphinx_external_toc.parsing import MalformedError, parse_toc_yaml
 
 from ebmbook import claims, keys
 from ebmref.files import write_atomic
@@ -36,18 +37,23 @@ class BookError(Exception):
 
 
 def chapters() -> list[str]:
-    """The executed chapters, in the order of `_toc.yml`, which names their notebooks."""
-    paths = map(Path, _files(yaml.safe_load((ROOT / "_toc.yml").read_text())))
+    """The executed chapters, in the order of `_toc.yml`, which names their notebooks.
+
+    Raises:
+        BookError: it cannot be read, has entries of no known form, or names one twice.
+    """
+    try:
+        toc = parse_toc_yaml(ROOT / "_toc.yml")
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, MalformedError) as error:
+        raise BookError(f"_toc.yml: {' '.join(str(error).split())}") from None
+
+    def below(page: str) -> Iterator[str]:
+        for file in toc[page].child_files():
+            yield file
+            yield from below(file)
+
+    paths = map(Path, below(toc.root.docname))
     return [path.stem for path in paths if path.suffix == ".ipynb"]
-
-
-def _files(toc: dict[str, Any]) -> Iterator[str]:
-    """The files below one entry of a table of contents, in the order of reading."""
-    for kind in ("parts", "chapters", "sections"):
-        for entry in toc.get(kind) or []:
-            if "file" in entry:
-                yield entry["file"]
-            yield from _files(entry)
 
 
 def require_chapter(name: str) -> str:
@@ -89,8 +95,21 @@ def record_path(chapter: str) -> Path:
 
 
 def draft(chapter: str) -> NotebookNode:
-    """The source as a notebook without outputs; cell ids are stable."""
-    notebook = jupytext.read(source_path(chapter))
+    """The source as a notebook without outputs; cell ids are stable.
+
+    Raises:
+        BookError: there is no such source, it is no text notebook, or it has no cell of code.
+    """
+    path = source_path(chapter)
+    try:
+        notebook = jupytext.read(path)
+    except FileNotFoundError:
+        raise BookError(f"{path.name}: no such chapter, though _toc.yml names it") from None
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise BookError(f"{path.name}: not a text notebook ({reason})") from None
+    if not code_cells(notebook):
+        raise BookError(f"{path.name}: not a text notebook (it has no {{code-cell}})")
     for i, cell in enumerate(notebook.cells):
         cell.id = f"{chapter}-{i:02d}"
     return notebook

@@ -10,6 +10,7 @@ that executes the chapter. A killed run's folder is swept by the next run of any
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,8 +26,8 @@ from typing import Any, TextIO
 from nbformat import NotebookNode
 from tqdm import tqdm
 
-from ebmbook import INTERRUPTED, inputs
-from ebmbook.claims import LedgerError
+from ebmbook import INTERRUPTED, inputs, keys
+from ebmbook.claims import LedgerError, parse_results
 from ebmbook.press import notebooks, outputs
 from ebmbook.press.notebooks import BOOK, CHECKPOINTS, CLAIMS, ROOT, RUNS, BookError
 
@@ -45,7 +46,10 @@ class Variant:
     def folder(self) -> Path:
         """Where its runs live: the plain profile's own folder, others beside it."""
         extras = [f"{name}-{value}" for name, value in sorted(self.parameters.items())]
-        return RUNS / "-".join([self.profile, *extras]).replace("/", "_")
+        told = "-".join([self.profile, *extras])
+        # Any text may be a value, and not every one is a name of a folder.
+        name = re.sub(r"[^\w.+-]", "_", told)[:80]
+        return RUNS / (name if name == told else f"{name}-{keys.digest(told)}")
 
 
 def run_chapters(names: list[str], variant: Variant, jobs: int = 1) -> list[str]:
@@ -96,6 +100,31 @@ def run_chapters(names: list[str], variant: Variant, jobs: int = 1) -> list[str]
     return stale
 
 
+def has_run(chapter: str, variant: Variant) -> bool:
+    """Whether a run of the chapter, of whatever code, is in place with its results."""
+    notebook = variant.folder / f"{chapter}.ipynb"
+    return notebook.is_file() and _results_path(chapter, variant).is_file()
+
+
+def results_of_run(chapter: str, variant: Variant) -> dict[str, Any]:
+    """The results that a run left, which must be those of the notebook beside it.
+
+    Raises:
+        LedgerError: they are damaged.
+        BookError: they are of another run.
+    """
+    path = _results_path(chapter, variant)
+    results = parse_results(path.read_text(), path.name)
+    notebook = variant.folder / f"{chapter}.ipynb"
+    if results != notebooks.results_of(notebooks.read(notebook), notebook.name):
+        raise BookError(f"{path.name} is not of the run that left {notebook.name}; run it again")
+    return results
+
+
+def _results_path(chapter: str, variant: Variant) -> Path:
+    return variant.folder / "results" / f"{chapter}.json"
+
+
 def is_fresh(chapter: str, variant: Variant) -> bool:
     """Whether the chapter's last run is whole and of the present source, code, data and claims."""
     run = _of_same_code(chapter, variant)
@@ -105,7 +134,7 @@ def is_fresh(chapter: str, variant: Variant) -> bool:
 def _of_same_code(chapter: str, variant: Variant) -> NotebookNode | None:
     """The chapter's last run, if a new one could differ in words and verdicts alone."""
     path = variant.folder / f"{chapter}.ipynb"
-    if not path.is_file() or not (variant.folder / "results" / f"{chapter}.json").is_file():
+    if not has_run(chapter, variant):
         return None
     try:
         run = notebooks.read(path)
@@ -247,7 +276,7 @@ def _install(results: Path, notebook: Path, variant: Variant) -> None:
 
     Between the two renames the notebook's key is not yet there: a run killed then is not fresh.
     """
-    place = variant.folder / "results" / results.name
+    place = _results_path(results.stem, variant)
     place.parent.mkdir(exist_ok=True)
     before = results.with_suffix(".before")
     if place.exists():

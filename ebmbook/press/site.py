@@ -13,6 +13,7 @@ import yaml
 
 from ebmbook.press import notebooks, outputs
 from ebmbook.press.notebooks import BOOK, CLAIMS, MOVED, ROOT, BookError
+from ebmbook.press.runner import Variant, has_run
 
 SITE = ROOT / "_build" / "site"
 HTML = ROOT / "_build" / "html"
@@ -28,30 +29,51 @@ LEADS_ON = """\
 """
 
 
-def stage(name: str, notebook_folder: Path) -> Path:
-    """Lay the book out in `_build/site/<name>` with the notebooks of one folder.
+def shown(variant: Variant | None) -> dict[str, Path]:
+    """The notebook of each chapter that the pages are made of.
+
+    Args:
+        variant: its runs, and the records of the chapters that it did not run; None: records.
+
+    Raises:
+        BookError: nothing was run, a notebook is missing, or its outputs were altered.
+    """
+    chosen = {chapter: notebooks.record_path(chapter) for chapter in notebooks.chapters()}
+    if variant is not None:
+        ran = [chapter for chapter in chosen if has_run(chapter, variant)]
+        if not ran:
+            raise BookError(
+                f"{', '.join(chosen)}: no run in {variant.folder.relative_to(ROOT)} to be "
+                "rendered; make run makes it"
+            )
+        if rest := [chapter for chapter in chosen if chapter not in ran]:
+            print(f"not run, shown by their records: {', '.join(rest)}", file=sys.stderr)
+        chosen |= {chapter: variant.folder / f"{chapter}.ipynb" for chapter in ran}
+    for chapter, path in chosen.items():
+        if not path.is_file():
+            raise BookError(f"{path.name}: not there to be rendered; make run makes it")
+        if altered := outputs.faults(chapter, notebooks.read(path)):
+            raise BookError(altered[0])
+    return chosen
+
+
+def stage(name: str, chosen: dict[str, Path]) -> Path:
+    """Lay the book out in `_build/site/<name>` with a notebook for each chapter.
 
     Unchanged files keep their times, so that a second build renders only what changed.
     """
     target = SITE / name
-    chapters = notebooks.chapters()
     sources = [
         ROOT / "_config.yml",
         ROOT / "_toc.yml",
         BOOK / "references.bib",
     ]
-    sources += [path for path in BOOK.glob("*.md") if path.stem not in chapters]
+    sources += [path for path in BOOK.glob("*.md") if path.stem not in chosen]
     sources += [*CLAIMS.glob("*.yml"), *BOOK.glob("_static/*"), *BOOK.glob("_ext/*.py")]
     wanted = {path.relative_to(ROOT): path for path in sources}
-    for chapter in chapters:
-        path = notebook_folder / f"{chapter}.ipynb"
-        if path.is_file() and (changed := outputs.faults(chapter, notebooks.read(path))):
-            raise BookError(changed[0])
-        wanted[Path("book") / path.name] = path
+    wanted |= {Path("book") / f"{chapter}.ipynb": path for chapter, path in chosen.items()}
     for inside, path in wanted.items():
         copy = target / inside
-        if not path.is_file():
-            raise BookError(f"{path.name}: not there to be rendered; make run makes it")
         if not copy.is_file() or copy.read_bytes() != path.read_bytes():
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
@@ -62,13 +84,17 @@ def stage(name: str, notebook_folder: Path) -> Path:
     return target
 
 
-def build(name: str, notebook_folder: Path) -> Path:
+def build(variant: Variant | None = None) -> Path:
     """Render the book to `_build/html`, warnings being errors; returns its first page.
+
+    Args:
+        variant: the runs to show, see `shown`; None: the records.
 
     Raises:
         BookError: the build warned, or a link leads nowhere.
     """
-    source = stage(name, notebook_folder)
+    chosen = shown(variant)
+    source = stage("record" if variant is None else variant.folder.name, chosen)
     command = [Path(sys.executable).with_name("jupyter-book"), "build", "-W", "-n", "--keep-going"]
     log = source.with_suffix(".log")
     with log.open("w") as file:
