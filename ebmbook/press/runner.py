@@ -56,7 +56,8 @@ def run_chapters(names: list[str], variant: Variant, jobs: int = 1) -> list[str]
     """Run those of the chapters that changed since their last run; returns their names.
 
     Raises:
-        BookError: names every chapter that failed, its cell and its error.
+        BookError: names every chapter whose data are missing, and then nothing is run; or every
+            chapter that failed, its cell and its error.
     """
     sweep()
     stale = []
@@ -70,6 +71,7 @@ def run_chapters(names: list[str], variant: Variant, jobs: int = 1) -> list[str]
         else:
             notebooks.write(notebooks.renewed(name, run), variant.folder / f"{name}.ipynb")
             tqdm.write(f"{name}: same code, its words and verdicts are new", file=sys.stderr)
+    _require_data(stale, variant)
     # Chapters side by side share the cores; more threads than cores is slower than fewer.
     at_once = max(1, min(jobs, len(stale)))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // at_once)))
@@ -98,6 +100,23 @@ def run_chapters(names: list[str], variant: Variant, jobs: int = 1) -> list[str]
     if failures:
         raise BookError("\n".join(failures))
     return stale
+
+
+def _require_data(names: list[str], variant: Variant) -> None:
+    """Look for the data of all chapters before the first is run.
+
+    Raises:
+        BookError: names every chapter whose data are missing.
+    """
+    missing = []
+    for name in names:
+        try:
+            given = notebooks.parameters(name) | variant.parameters
+            inputs.require(name, variant.profile, given, CLAIMS)
+        except LedgerError as error:
+            missing.append(f"{error}; nothing was run")
+    if missing:
+        raise BookError("\n".join(missing))
 
 
 def has_run(chapter: str, variant: Variant) -> bool:

@@ -73,6 +73,16 @@ class TestChapter:
         judged = [claims.judge(claim, measures) for claim in CLAIMS if claim.chapter == chapter]
         assert [got.line() for got in judged if not got.holds] == []
 
+    def test_data_are_looked_for_at_the_start(self, chapter):
+        """What `book/data.yml` says is what the chapter picks, and all that its record read."""
+        source, names = notebooks.source_path(chapter).read_text(), notebooks.parameters(chapter)
+        declared = yaml.safe_load((ROOT / "book/data.yml").read_text()).get(chapter, {})
+        record = notebooks.results_of(notebooks.read(notebooks.record_path(chapter)), chapter)
+        assert bool(declared) == ("download" in names) == bool(record.get("data"))
+        for name, sets in declared.items():
+            assert names[name] is None and set(sets) == {"full"}
+            assert re.search(rf'(?:full=|^ +)"{sets["full"]}"', source, re.M), name
+
     def test_glued_numbers_were_measured(self, chapter):
         """A typed name that nobody measured would render as an error or, worse, not at all."""
         record = notebooks.read(notebooks.record_path(chapter))

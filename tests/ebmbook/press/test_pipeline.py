@@ -163,6 +163,16 @@ def test_parameters_reach_the_chapter(copy_of_judged):
     assert full["measures"]["one/mean"]["se"] > 2 * plain["measures"]["one/mean"]["se"]
 
 
+def test_missing_data_stop_all_before_anything_is_run(book):
+    """One chapter of two wants a set that is not here: neither is run."""
+    (book.root / "book/data.yml").write_text("01-one:\n  dataset: {quick: mnist}\n")
+    book.edit(book.source("01-one"), "n = None", "dataset = None\nn = None")
+    assert_one_line(book.call("run"), "01-one", "mnist", "EBMREF_DATA", "nothing was run")
+    assert not list(book.run_folder().glob("*.ipynb"))
+    done = book.call("run", "--chapter", "01-one", "--parameter", "dataset=digits")
+    assert done.returncode == 0, done.stderr
+
+
 def test_progress_is_told_and_not_kept(book, capsys):
     """What a cell writes to stderr reaches whoever waits, line by line, and no notebook; long
     training keeps its state in the build folder, in the full profile alone."""
