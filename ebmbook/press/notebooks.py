@@ -7,6 +7,7 @@ is a run installed beside its source.
 
 import ast
 import json
+import os
 import threading
 from collections.abc import Iterator
 from functools import lru_cache
@@ -54,6 +55,11 @@ def chapters() -> list[str]:
 
     paths = map(Path, below(toc.root.docname))
     return [path.stem for path in paths if path.suffix == ".ipynb"]
+
+
+def python_path() -> str:
+    """For the environment of a child: this checkout's packages before any installed ones."""
+    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
 
 
 def require_chapter(name: str) -> str:

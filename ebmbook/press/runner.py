@@ -29,7 +29,7 @@ from tqdm import tqdm
 from ebmbook import INTERRUPTED, inputs, keys
 from ebmbook.claims import LedgerError, parse_results
 from ebmbook.press import notebooks, outputs
-from ebmbook.press.notebooks import BOOK, CHECKPOINTS, CLAIMS, ROOT, RUNS, BookError
+from ebmbook.press.notebooks import BOOK, CHECKPOINTS, CLAIMS, RUNS, BookError
 
 LOCKS = RUNS.parent / "locks"
 COMPLAINTS = "stderr.txt"  # of the child, in the work folder
@@ -339,7 +339,7 @@ def _start(
         "EBMREF_RESULTS": str(draft.parent),
         "EBMREF_CLAIMS": str(CLAIMS),
         "EBMREF_CHECKPOINTS": os.environ.get("EBMREF_CHECKPOINTS") or str(CHECKPOINTS),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": notebooks.python_path(),
     }
     command = [sys.executable, "-m", "ebmbook.press.execute", str(draft), str(book)]
     command.append(json.dumps(variant.parameters))

@@ -95,22 +95,27 @@ def build(variant: Variant | None = None) -> Path:
     """
     chosen = shown(variant)
     source = stage("record" if variant is None else variant.folder.name, chosen)
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", "-W", "-n", "--keep-going"]
+    # Not by its console script: that has the folder's name at installation in its first line.
+    start = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", start, "build", "-W", "-n", "--keep-going"]
     log = source.with_suffix(".log")
     with log.open("w") as file:
         done = subprocess.run(
             [*command, source],
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"NO_COLOR": "1"},
+            env=os.environ | {"NO_COLOR": "1", "PYTHONPATH": notebooks.python_path()},
         )
     if done.returncode:
         # The next build must meet the same warnings again, so nothing half-read is kept.
         shutil.rmtree(source / "_build", ignore_errors=True)
-        told = re.findall(r"^.*(?:WARNING|ERROR|Error).*$", log.read_text(), flags=re.MULTILINE)
+        told = re.findall(r"^.*(?:WARNING|ERROR|Error\b).*$", log.read_text(), flags=re.MULTILINE)
         for line in told[:20]:
             print(line, file=sys.stderr)
-        raise BookError(f"the HTML build failed; the whole log: {log.relative_to(ROOT)}")
+        raise BookError(
+            f"the HTML build failed: {cause_of(log.read_text())}; the whole log: "
+            f"{log.relative_to(ROOT)}"
+        )
     built = source / "_build" / "html"
     lead_on(built / "book")
     if broken := broken_links(built):
@@ -126,6 +131,19 @@ def build(variant: Variant | None = None) -> Path:
     fresh.rename(HTML)
     shutil.rmtree(old, ignore_errors=True)
     return HTML / "index.html"
+
+
+def cause_of(log: str) -> str:
+    """The line of a build's log that says best why it failed.
+
+    An error that ended it, before the one that a program raised because of that; else the first
+    warning; else the last line.
+    """
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    for pattern in (r"[\w.]*(?:Error|Exception): .|.*: No module named ", r".*(?:ERROR|WARNING): "):
+        if found := [line for line in lines if re.match(pattern, line)]:
+            return found[0]
+    return lines[-1] if lines else "it said nothing"
 
 
 def lead_on(pages: Path) -> None:
