@@ -49,7 +49,7 @@ help:
 	@echo "make lint     ruff        make lock   pin the versions anew        make clean"
 
 .venv/ready: requirements.lock pyproject.toml tools/setup.sh
-	@tools/setup.sh
+	@sh tools/setup.sh
 
 book: .venv/ready
 	@$(EBM) run --profile quick --jobs $(JOBS)
@@ -92,7 +92,7 @@ bench-refining: .venv/ready
 	@$(PY) bench/refining.py
 
 .venv/peers: .venv/ready pyproject.toml
-	@tools/setup.sh peers
+	@sh tools/setup.sh peers
 
 lock: .venv/ready
 	uv pip compile -q --universal --generate-hashes --extra book --extra test \

@@ -223,3 +223,63 @@ def test_what_a_chapter_imports_is_light():
     )
     tools = {"jupytext", "papermill", "nbformat", "nbclient", "sphinx", "jupyter_book"}
     assert tools & set(done.stdout.split()) == set()
+
+
+def setup(tmp_path, **programs: str) -> subprocess.CompletedProcess:
+    """`sh tools/setup.sh` in a bare folder, with shell scripts in the place of programs."""
+    (tmp_path / "bin").mkdir()
+    for name, script in programs.items():
+        program = tmp_path / "bin" / name
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["sh", str(ROOT / "tools" / "setup.sh")],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": path, "PYTHON": "python3"},
+        capture_output=True,
+        text=True,
+    )
+
+
+def of_version(version: str) -> str:
+    """A Python that says it is of another version."""
+    return f'exec {sys.executable} -c "import sys; sys.version_info = {version}; $2"'
+
+
+@pytest.mark.parametrize("version", ["(3, 10, 9)", "(3, 15, 0)"])
+def test_setup_refuses_other_pythons(tmp_path, version):
+    """In a line, before anything is made; the bounds are pyproject's."""
+    done = setup(tmp_path, python3=of_version(version))
+    assert done.returncode == 1 and not (tmp_path / ".venv").exists()
+    (line,) = done.stderr.splitlines()
+    assert "no Python 3.11 to 3.14 found" in line and "make PYTHON=" in line
+    assert PROJECT["requires-python"] == ">=3.11,<3.15"
+
+
+def test_setup_knows_for_which_machines_there_is_no_torch(tmp_path):
+    uname = "case $1 in -s) echo Darwin;; -m) echo x86_64;; esac"
+    done = setup(tmp_path, uname=uname, python3=of_version("(3, 12, 1)"))
+    assert done.returncode == 1 and not (tmp_path / ".venv").exists()
+    (line,) = done.stderr.splitlines()
+    assert "Intel" in line
+
+
+def test_setup_blames_the_index_and_no_package(tmp_path):
+    """An index that does not answer has installers name whichever package was first."""
+    uv = "case $1 in venv) mkdir .venv;; *) echo 'error: no wheel of h5py' >&2; exit 1;; esac"
+    done = setup(tmp_path, uv=uv, python3=of_version("(3, 12, 1)"))
+    assert done.returncode == 1 and not (tmp_path / ".venv" / "ready").exists()
+    assert "h5py" in done.stderr
+    assert "the network or the package index" in done.stderr.splitlines()[-1]
+
+
+def test_a_clone_works_without_run_bits_and_with_windows_line_ends():
+    """Scripts are handed to a shell, and git checks them out as they are."""
+    makefile = (ROOT / "Makefile").read_text()
+    assert len(re.findall(r"tools/setup\.sh", makefile)) == 1 + len(
+        re.findall(r"@sh tools/setup\.sh", makefile)
+    )
+    command = ["git", "check-attr", "eol", "--", "tools/setup.sh", ".ci/run", "book/gan.md"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.count("eol: lf") == 3
