@@ -77,6 +77,9 @@ def stage(name: str, chosen: dict[str, Path]) -> Path:
         if not copy.is_file() or copy.read_bytes() != path.read_bytes():
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
+            if copy.parent.name in ("_static", "_ext"):
+                # Sphinx looks at these only where a page has changed as well.
+                shutil.rmtree(target / "_build", ignore_errors=True)
     for copy in target.rglob("*"):
         inside = copy.relative_to(target)
         if copy.is_file() and inside.parts[0] != "_build" and inside not in wanted:
