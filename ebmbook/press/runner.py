@@ -268,7 +268,7 @@ def run_chapter(
                 raise BookError(f"{chapter}: {error}{_keep_failed(draft, chapter, variant)}")
             results = work / f"{chapter}.json"
             if not results.is_file():
-                raise BookError(f"{chapter}: the last cell must call ledger.verdicts()")
+                raise BookError(f"{chapter}: {_why_no_results(work)}")
             executed = notebooks.normalise(notebooks.read(draft))
             executed.metadata["ebmref"] = stamp | {"results": json.loads(results.read_text())}
             outputs.seal(executed)
@@ -277,6 +277,13 @@ def run_chapter(
     except OSError as error:
         raise BookError(f"{chapter}: not run: {error.strerror or error}") from None
     tqdm.write(f"{chapter}: {time.monotonic() - began:.0f} s", file=sys.stderr)
+
+
+def _why_no_results(work: Path) -> str:
+    """What a chapter that ran to its end did wrong."""
+    if others := [path.stem for path in work.glob("*.json")]:
+        return f"its ledger.start names {others[0]!r}; it must name the chapter, as its file does"
+    return "the last cell must call ledger.verdicts()"
 
 
 def _keep_failed(draft: Path, chapter: str, variant: Variant) -> str:

@@ -3,8 +3,10 @@
 import re
 from pathlib import Path
 
+import jupytext
 import pytest
 import yaml
+from jupytext.config import load_jupytext_config
 
 from ebmbook import claims
 from ebmbook.press import notebooks, records, site
@@ -60,6 +62,14 @@ class TestChapter:
             for line in cell.source.splitlines()
         ]
         assert [line for line in lines if len(line) > 76] == []
+
+    def test_a_notebook_program_saves_it_as_it_is(self, chapter):
+        """Captions are wrapped as YAML wraps them, so that a save shows what was edited alone."""
+        path = notebooks.source_path(chapter)
+        notebook = jupytext.read(path)
+        config = load_jupytext_config(str(path))
+        saved = jupytext.writes(notebook, fmt="md:myst", config=config)
+        assert saved.splitlines() == path.read_text().splitlines()
 
     def test_verdict_lines_are_compared(self, chapter):
         """The last code cell prints the verdicts under nbval's eye."""

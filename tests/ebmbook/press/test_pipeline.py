@@ -163,6 +163,16 @@ def test_parameters_reach_the_chapter(copy_of_judged):
     assert full["measures"]["one/mean"]["se"] > 2 * plain["measures"]["one/mean"]["se"]
 
 
+def test_a_copied_head_is_told_from_a_missing_end(book):
+    """A chapter that starts as another, and one that leaves no results."""
+    book.edit(book.source("01-one"), 'start("01-one"', 'start("02-two"')
+    book.edit(book.source("02-two"), "ledger.verdicts()", "print()")
+    done = book.call("run")
+    assert done.returncode == 1
+    assert "01-one: its ledger.start names '02-two'" in done.stderr
+    assert "02-two: the last cell must call ledger.verdicts()" in done.stderr
+
+
 def test_missing_data_stop_all_before_anything_is_run(book):
     """One chapter of two wants a set that is not here: neither is run."""
     (book.root / "book/data.yml").write_text("01-one:\n  dataset: {quick: mnist}\n")
