@@ -27,7 +27,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
 from ebmbook import keys
-from ebmbook.press import notebooks, outputs, records
+from ebmbook.press import notebooks, records
 from ebmbook.press.changes import Place, Tree, changed_places
 from ebmbook.press.notebooks import BookError
 from ebmbook.press.runner import Variant, execute_draft
@@ -64,9 +64,8 @@ def carry(name: str) -> str:
     path = notebooks.record_path(name)
     record = notebooks.read(path)
     results = notebooks.results_of(record, path.name)
+    records.require_unaltered(name, record)
     stamp = record.metadata["ebmref"]
-    if changed := outputs.faults(name, record):
-        raise BookError(changed[0])
     asked = (results["profile"], stamp["parameters"])
     now = Tree(notebooks.ROOT, notebooks.source_path(name))
     key = now.key(*asked)
@@ -166,8 +165,8 @@ def _run_before(tree: Tree, folder: Path, exempt: list[bool]) -> tuple:
     if not kept.is_file():
         nothing_exempt = [False] * len(exempt)
         write_atomic(kept, json.dumps(_run(tree, folder, nothing_exempt)[:2]))
-    measures, shown = json.loads(kept.read_text())
-    return measures, [[] if free else out for out, free in zip(shown, exempt, strict=True)], {}
+    measures, outputs = json.loads(kept.read_text())
+    return measures, [[] if free else out for out, free in zip(outputs, exempt, strict=True)], {}
 
 
 def _golden(tree: Tree, work: Path, places: list[Place] | None = None) -> tuple:
@@ -228,11 +227,11 @@ def _run(
     cells = cells[1:-1] if places is not None else cells
     measures = json.loads((folder / f"{tree.chapter}.json").read_text())["measures"]
     measures = {name: got for name, got in measures.items() if CLOCK not in name}
-    shown = [
+    outputs = [
         [] if free else [_without_place(output) for output in cell.outputs if not _of_clock(output)]
         for cell, free in zip(cells, exempt, strict=True)
     ]
-    return measures, shown, json.loads(seen.read_text()) if seen.exists() else {}
+    return measures, outputs, json.loads(seen.read_text()) if seen.exists() else {}
 
 
 def _of_clock(output: NotebookNode) -> bool:

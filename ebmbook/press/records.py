@@ -90,6 +90,16 @@ def _is_of_same_code(name: str, variant: Variant) -> bool:
     return made_by == now["key"] and not inputs.changed(read)
 
 
+def require_unaltered(name: str, record: NotebookNode) -> None:
+    """Look whether a record's outputs are those of its run.
+
+    Raises:
+        BookError: they are not; says what is, and what to do.
+    """
+    if altered := outputs.faults(name, record):
+        raise BookError(altered[0])
+
+
 def faults(name: str) -> list[str]:
     """What of a chapter's record is not of its source, its code, its data or its claims.
 
