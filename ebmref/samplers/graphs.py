@@ -35,7 +35,7 @@ _numbers = itertools.count()
 
 
 class Stale(Exception):
-    """The energy has changed in a way that the compiler did not see."""
+    """The energy has changed in a way that the compiler did not see, or could not follow."""
 
 
 class Graph:
@@ -63,7 +63,8 @@ class Graph:
             the acceptance probabilities `(n,)`.
 
         Raises:
-            Stale: the graph was made earlier and is not of this energy any more; it is dropped.
+            Stale: the graph was made earlier, and is not of this energy any more or could not be
+                adapted to it; it is dropped.
         """
         blocks = [part.unflatten(0, (-1, self.unroll)) for part in noise]
         for part in blocks:
@@ -73,7 +74,15 @@ class Graph:
         if is_new:
             entry = _Entry(_compile(type(state), self.unroll, self.every, state.x), self._watch())
         began, before = time.perf_counter(), _n_compiled()
-        out = entry.graph(self._kernel.step, tuple(state), blocks, step_size)
+        try:
+            out = entry.graph(self._kernel.step, tuple(state), blocks, step_size)
+        except Exception as error:
+            self.drop()
+            if is_new or self._is_probed:
+                raise
+            # A number that has changed is a variable to the compiler now, which scans do not
+            # take; in a graph from scratch it is a constant again.
+            raise Stale from error
         if _n_compiled() > before:
             self.compile_seconds += time.perf_counter() - began
         *parts, xs, energies, total = out

@@ -144,7 +144,6 @@ def _advance_compiled(kernel, state, n_steps, step_size, generator, bar, thin, s
     except Stale:
         raise
     except Exception as error:
-        graph.drop()
         reason = (str(error).strip().splitlines() or [""])[0]
         raise Refused(
             f"compile: goes on without, as the compiler refused {kernel.name} "

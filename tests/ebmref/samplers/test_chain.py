@@ -265,6 +265,39 @@ def test_step_size_is_frozen_after_warm_up():
     assert set(sizes[50:]) == {chain.step_size}
 
 
+def averaged(first, target, acceptance):
+    """Dual averaging by the paper (Hoffman & Gelman 2014, algorithm 5): tries, and their mean."""
+    tries, mean, shortfall = [first], 0.0, 0.0
+    for t, rate in enumerate(acceptance, 1):
+        shortfall += (target - rate - shortfall) / (t + 10)
+        tries.append(10 * first * math.exp(-(t**0.5) / 0.05 * shortfall))
+        mean += t**-0.75 * (math.log(tries[-1]) - mean)
+    return tries, math.exp(mean)
+
+
+def test_the_step_that_is_frozen_is_the_average_of_the_tries():
+    """Not the last try, which is as noisy as one step's acceptance: here it is 1 % off or more."""
+    kernel, seen = mala(TARGET, 0.1), []
+
+    def step(state, noise, step_size):
+        state, probability = kernel.step(state, noise, step_size)
+        seen.append((float(step_size), float(probability.mean())))
+        return state, probability
+
+    chain = sample(
+        kernel._replace(step=step),
+        start(),
+        1,
+        warmup=60,
+        generator=generator(),
+        target_acceptance=0.574,
+    )
+    tries, frozen = averaged(0.1, 0.574, [rate for _, rate in seen[:60]])
+    assert [size for size, _ in seen[:60]] == pytest.approx(tries[:60], rel=1e-5)
+    assert chain.step_size == pytest.approx(frozen, rel=1e-5)
+    assert abs(math.log(frozen / tries[-1])) > 0.01
+
+
 def test_without_a_target_the_step_is_as_given():
     chain = sample(mala(TARGET, 0.3), start(), 5, warmup=5, generator=generator())
     assert chain.step_size == 0.3

@@ -117,7 +117,9 @@ def test_an_energy_that_changes_has_a_new_graph(change, monkeypatch):
     try:
         after = run(kernel, compile=False)
         assert not torch.allclose(before.samples, after.samples)
-        assert_own(kernel)
+        # Parameters and buffers are read at each call; the compiler does not take hooks of all.
+        took = assert_own(kernel)
+        assert (took > 0) == (change not in ("buffer", "parameter", "hook of all"))
     finally:
         if hasattr(hook, "remove"):
             hook.remove()
