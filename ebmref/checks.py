@@ -1,6 +1,8 @@
 """Checks of arguments: each raises ValueError with the argument's name and what was expected."""
 
 import math
+import numbers
+import operator
 from collections.abc import Callable
 
 import torch
@@ -14,6 +16,29 @@ def is_number(value) -> bool:
 def is_numbers(value, n: int) -> bool:
     """A tuple of n such."""
     return type(value) is tuple and len(value) == n and all(map(is_number, value))
+
+
+def whole_number(name: str, value, least: int) -> int:
+    """The value as a plain integer; NumPy's are taken too.
+
+    Raises:
+        ValueError: not an integer, or below `least`.
+    """
+    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_whole or value < least:
+        raise ValueError(f"{name}: expected an integer >= {least}; got {value!r}")
+    return operator.index(value)
+
+
+def positive_number(name: str, value) -> float:
+    """The value as a plain float; NumPy's are taken too.
+
+    Raises:
+        ValueError: not a number, or not > 0 and finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < math.inf:
+        raise ValueError(f"{name}: expected a number > 0 and finite; got {value!r}")
+    return float(value)
 
 
 def check_field(recipe, name: str, expected: str, holds: Callable) -> None:
@@ -57,7 +82,6 @@ def check_tensors(**named) -> None:
 
 def check_draws(n: int, least: int, generator: torch.Generator, name: str = "n") -> None:
     """Raise ValueError unless n is an integer >= least and the randomness has a source."""
-    if isinstance(n, bool) or not isinstance(n, int) or n < least:
-        raise ValueError(f"{name}: expected an integer >= {least}; got {n!r}")
+    whole_number(name, n, least)
     if not isinstance(generator, torch.Generator):
         raise ValueError(f"generator: expected a torch.Generator; got {type(generator).__name__}")

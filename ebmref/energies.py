@@ -1,7 +1,12 @@
 """Small energies in closed form, whose minima, laws and normalisers are known.
 
 An energy is any callable `energy(x: (n, *event)) -> (n,)`, lower is likelier. It may offer
-`value_and_gradient(x) -> ((n,), (n, *event))`, which samplers then use instead of autograd.
+`value_and_gradient(x) -> ((n,), (n, *event))`, which samplers then use instead of autograd,
+once `ebmref.probes.check_gradient` has held it against the energy at a few points.
+
+It is a function of the point alone: a network with dropout throws dice and has no law to sample.
+And it is a number of so many digits: near 10^8 those of float32 lie 8 apart, and so do the
+differences that a sampler decides by.
 
 The classes below are distributions too, so that a sampler can be held against an exact law
 and any of them can serve as a proposal: `log_z` is the exact log of equation (10)'s integral,
@@ -22,7 +27,8 @@ def value_and_gradient(energy: Energy, x: Tensor) -> tuple[Tensor, Tensor]:
     """Energies `(n,)` and their gradients `(n, *event)`: one pass for the whole batch.
 
     The energy's own `value_and_gradient` where it has one; else autograd. The rows do not
-    meet, so the gradient of the summed energy holds each row's own.
+    meet, so the gradient of the summed energy holds each row's own. In `torch.inference_mode`
+    it is taken all the same.
 
     Raises:
         ValueError: the energy has a wrong shape, or does not depend on x differentiably.
@@ -34,6 +40,9 @@ def value_and_gradient(energy: Energy, x: Tensor) -> tuple[Tensor, Tensor]:
         # Slower than a backward pass in eager mode, but the one that a graph can hold.
         gradient, value = torch.func.grad_and_value(_summed(energy), has_aux=True)(x)
         return value[1], gradient
+    if torch.is_inference_mode_enabled() or x.is_inference():
+        with torch.inference_mode(False):
+            return value_and_gradient(energy, x.clone())  # made outside, it can have a gradient
     with torch.enable_grad():  # a caller inside no_grad still needs this one gradient
         x = x.detach().requires_grad_()
         value = energy(x)
@@ -77,6 +86,15 @@ def level(energy: Tensor, dim: int = -1, beta: float = 1.0) -> Tensor:
     return torch.where((size > 1000) & least.isfinite(), least, 0.0)
 
 
+def matmul(one: Tensor, two: Tensor) -> Tensor:
+    """`one @ two` in their own precision, also where autocast would take half the digits."""
+    device = one.device.type
+    if torch.is_autocast_enabled(device):
+        with torch.autocast(device, enabled=False):
+            return one @ two
+    return one @ two
+
+
 def double_well(y: Tensor, tilt: float = 0.5) -> Tensor:
     """Product of double wells: E(y) = sum_k (y_k^2 - 1)^2 + tilt * y_k.
 
@@ -116,15 +134,21 @@ class Gaussian:
         covariance: `(d, d)`, positive definite.
 
     Raises:
-        ValueError: shapes that do not fit, or a covariance that is not positive definite.
+        ValueError: no float tensors of one dtype, shapes that do not fit, or a covariance that
+            is not positive definite.
     """
 
     def __init__(self, mean: Tensor, covariance: Tensor):
+        _check_floats(mean=mean, covariance=covariance)
         d = mean.shape[-1] if mean.dim() else 0
         if mean.dim() != 1 or covariance.shape != (d, d):
             raise ValueError(
                 f"covariance: expected (d, d) for a mean (d,); got {tuple(covariance.shape)} "
                 f"and {tuple(mean.shape)}"
+            )
+        if mean.dtype != covariance.dtype:
+            raise ValueError(
+                f"mean, covariance: expected one dtype; got {mean.dtype} and {covariance.dtype}"
             )
         # In double precision once, so that a chain in single precision meets the exact law.
         factor, info = torch.linalg.cholesky_ex(covariance.double())
@@ -142,11 +166,11 @@ class Gaussian:
 
     def __call__(self, x: Tensor) -> Tensor:
         centred = x - self.mean
-        return 0.5 * (centred * (centred @ self.precision)).sum(1)
+        return 0.5 * (centred * matmul(centred, self.precision)).sum(1)
 
     def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         centred = x - self.mean
-        gradient = centred @ self.precision
+        gradient = matmul(centred, self.precision)
         return 0.5 * (centred * gradient).sum(1), gradient
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -154,7 +178,7 @@ class Gaussian:
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         noise = torch.randn(n, len(self.mean), generator=generator, **_like(self.mean))
-        return self.mean + noise @ self.factor.mT
+        return self.mean + matmul(noise, self.factor.mT)
 
 
 class GaussianMixture:
@@ -172,7 +196,9 @@ class GaussianMixture:
     log_z = 0.0
 
     def __init__(self, means: Tensor, scales: Tensor, weights: Tensor | None = None):
+        _check_floats(means=means, scales=scales)
         weights = torch.ones_like(scales) if weights is None else weights
+        _check_floats(weights=weights)
         if means.dim() != 2 or scales.shape != means.shape[:1] or weights.shape != scales.shape:
             raise ValueError(
                 "means, scales, weights: expected (k, d), (k,), (k,); got "
@@ -231,6 +257,7 @@ class Funnel:
     log_z = 0.0
 
     def __init__(self, like: Tensor, scale: float = 3.0):
+        _check_floats(like=like)
         if like.dim() != 1 or len(like) < 2 or not scale > 0:
             raise ValueError(
                 f"like, scale: expected (d,) with d >= 2 and a scale > 0; got "
@@ -259,7 +286,8 @@ class Funnel:
 class Ring:
     """E(x) = (|x| - radius)^2 / (2 width^2) in the plane: a circular valley.
 
-    Its radius has the density r exp(-(r - radius)^2 / (2 width^2)), its angle is uniform.
+    Its radius has the density r exp(-(r - radius)^2 / (2 width^2)), its angle is uniform. At the
+    very middle it has a peak like a tent's and no slope (autograd: NaN): start elsewhere.
 
     Args:
         like: any tensor whose dtype and device the ring takes.
@@ -267,6 +295,7 @@ class Ring:
     """
 
     def __init__(self, like: Tensor, radius: float = 3.0, width: float = 0.3):
+        _check_floats(like=like)
         if not 1e-100 <= radius <= 1e100 or not 1e-100 <= width <= 1e100:
             raise ValueError(
                 f"radius, width: expected > 0, 1e-100 to 1e100; got {radius} and {width}"
@@ -325,6 +354,7 @@ class Box:
     """
 
     def __init__(self, like: Tensor, low: float = -1.0, high: float = 1.0, tilt: float = 0.0):
+        _check_floats(like=like)
         if like.dim() != 1 or not -math.inf < low < high < math.inf or not math.isfinite(tilt):
             raise ValueError(
                 f"like, low, high, tilt: expected (d,), low < high and finite; got "
@@ -384,6 +414,7 @@ class StudentT:
     """
 
     def __init__(self, like: Tensor, nu: float = 5.0):
+        _check_floats(like=like)
         if like.dim() != 1 or not 0 < nu <= 1e30:
             raise ValueError(
                 f"like, nu: expected (d,) and 0 < nu <= 1e30; got {tuple(like.shape)}, {nu}"
@@ -417,10 +448,19 @@ def two_moons(like: Tensor, width: float = 0.25, n_beads: int = 24) -> GaussianM
         width: standard deviation about the curves, > 0.
         n_beads: Gaussians a moon; the closer, the smoother the valley.
     """
+    _check_floats(like=like)
     angle = torch.linspace(0, math.pi, n_beads, **_like(like))
     upper = 2 * torch.stack([angle.cos() - 0.5, angle.sin() - 0.25], 1)
     means = torch.cat([upper, -upper])
     return GaussianMixture(means, torch.full_like(means[:, 0], width))
+
+
+def _check_floats(**tensors: Tensor) -> None:
+    """Raise ValueError unless all are float tensors."""
+    for name, x in tensors.items():
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"{name}: expected a float tensor; got {got}")
 
 
 def _like(x: Tensor) -> dict:

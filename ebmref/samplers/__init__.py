@@ -22,11 +22,11 @@ from ebmref.samplers.kernels import (
     isir,
     kinetic_langevin,
     mala,
-    parallel_tempering,
     random_walk,
     ula,
 )
 from ebmref.samplers.rejection import Envelope, Rejection, envelope_constant, rejection_sample
+from ebmref.samplers.tempering import parallel_tempering
 
 __all__ = [
     "Annealed",

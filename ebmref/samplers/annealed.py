@@ -13,6 +13,7 @@ resamples the particles where their weights have grown unequal, and stays unbias
 
 import itertools
 import math
+import numbers
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,13 +23,15 @@ from tqdm.auto import tqdm
 
 from ebmref.checks import check_draws
 from ebmref.energies import Energy, value_and_gradient
+from ebmref.probes import check_gradient, stands_alone
+from ebmref.samplers.graphs import in_full
 from ebmref.samplers.importance import log_weights
 from ebmref.samplers.kernels import langevin_proposal, langevin_ratio, metropolis
 from ebmref.samplers.noise import normal, uniform
 
 
 class Annealed(NamedTuple):
-    """What annealing found; all in the dtype of the proposal's draws.
+    """What annealing found; all in the dtype of the proposal's draws, weights in float32 at least.
 
     Attributes:
         samples: `(n, *event)`, particles that stand for p together with their weights.
@@ -80,7 +83,8 @@ def annealed_importance_sampling(
 
     Raises:
         ValueError: an argument out of range; an energy or log_prob of wrong shape, or NaN at
-            the first draws; no particle inside the support.
+            the first draws, or without a finite gradient at any of them; a gradient beside the
+            energy that is not its own; no particle inside the support.
     """
     return _anneal(energy, proposal, n, betas, step_size, generator, n_moves, 0.0, progress)
 
@@ -109,7 +113,8 @@ def sequential_monte_carlo(
             `annealed_importance_sampling`.
 
     Raises:
-        ValueError: as `annealed_importance_sampling`.
+        ValueError: as `annealed_importance_sampling`; an energy whose value depends on the place
+            in the batch, which resampling changes.
     """
     if isinstance(resample_below, bool) or not 0 < resample_below <= 1:
         raise ValueError(f"resample_below: expected a number in (0, 1]; got {resample_below!r}")
@@ -142,12 +147,20 @@ def _anneal(
     def evaluate(x):
         return _Particles(x, *value_and_gradient(energy, x), *value_and_gradient(base, x))
 
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():
         x = proposal.sample(n, generator)
-        if (log_weights(energy, proposal, x) == -math.inf).all():
+        inside = log_weights(energy, proposal, x) > -math.inf
+        if not inside.any():
             raise ValueError("proposal: none of its draws lies in the energy's support")
+        check_gradient(energy, x[inside])
+        if resample_below and not stands_alone(energy, x):
+            raise ValueError(
+                "energy: expected the same value of a point in any batch, as resampling changes "
+                "its place; it depends on the place in the batch, or its length"
+            )
         state = evaluate(x)
-        log_w = torch.zeros_like(state.energy)
+        _check_slopes(state, inside)
+        log_w = in_full(torch.zeros_like(state.energy))
         log_scale = 0.0  # log of the mean weight at each resampling, summed
         ancestor = torch.arange(n, device=x.device)
         rates, n_resamplings, before = [], 0, 0.0
@@ -166,7 +179,7 @@ def _anneal(
             total = 0.0
             for _ in range(n_moves):
                 state, acceptance = _move(evaluate, state, beta, size, generator)
-                total = total + acceptance.mean()
+                total = total + in_full(acceptance).mean()
             rates.append(total / n_moves)
             before = beta
         share = log_w.softmax(0)
@@ -181,6 +194,13 @@ def _anneal(
             n_resamplings,
             len(betas) * n_moves + 1,
         )
+
+
+def _check_slopes(state: _Particles, inside: Tensor) -> None:
+    """Raise ValueError where no particle inside the support has a slope to move by."""
+    for name, gradient in (("energy", state.gradient), ("proposal", state.base_gradient)):
+        if not gradient[inside].isfinite().reshape(int(inside.sum()), -1).all(1).any():
+            raise ValueError(f"{name}: its gradient is not finite at any of the first draws")
 
 
 def _move(evaluate, state, beta, step_size, generator):
@@ -218,7 +238,7 @@ def _systematic(share: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _path(betas: int | Sequence[float]) -> list[float]:
-    if isinstance(betas, int) and not isinstance(betas, bool) and betas >= 1:
+    if isinstance(betas, numbers.Integral) and not isinstance(betas, bool) and betas >= 1:
         return [t / betas for t in range(1, betas + 1)]
     try:
         path = [0.0, *map(float, betas)]
@@ -233,7 +253,7 @@ def _path(betas: int | Sequence[float]) -> list[float]:
 
 
 def _sizes(step_size: float | Sequence[float], n: int) -> list[float]:
-    one = isinstance(step_size, int | float) and not isinstance(step_size, bool)
+    one = isinstance(step_size, numbers.Real) and not isinstance(step_size, bool)
     try:
         sizes = [float(step_size)] * n if one else [float(size) for size in step_size]
     except (TypeError, ValueError):

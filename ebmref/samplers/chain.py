@@ -1,14 +1,21 @@
 """Run a kernel: warm-up, adaptation, thinning, and what comes out of it."""
 
+import warnings
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ebmref.checks import whole_number
 from ebmref.energies import check_energy
+from ebmref.probes import check_gradient, repeats
 from ebmref.samplers import adaptation, loop
+from ebmref.samplers.graphs import in_full
 from ebmref.samplers.kernels import Kernel
+
+# Draws that are enough to call a chain stuck.
+_MANY = 100
 
 
 @dataclass(frozen=True)
@@ -18,7 +25,9 @@ class Chain:
     Attributes:
         samples: `(n_draws, n_chains, *event)`, every thin-th state after the warm-up.
         energy: `(n_draws, n_chains)`, theirs.
-        acceptance_rate: `(n_chains,)`, the mean probability of acceptance after the warm-up.
+        acceptance_rate: `(n_chains,)`, the mean probability of acceptance after the warm-up;
+            in float32 where the energy has less. One chain's is a noisy number: an adapted step
+            aims at the mean over all chains and steps of the warm-up.
         step_size: the one used after the warm-up, None where the kernel has none.
         n_gradients: gradients of the energy a chain, warm-up included.
         n_energies: energies without gradient a chain, warm-up included.
@@ -38,8 +47,8 @@ class Chain:
         from ebmref.samplers.diagnostics import arviz
 
         return arviz().from_dict(
-            posterior={"x": self.samples.transpose(0, 1).cpu().numpy()},
-            sample_stats={"lp": -self.energy.T.cpu().numpy()},
+            posterior={"x": in_full(self.samples).transpose(0, 1).cpu().numpy()},
+            sample_stats={"lp": -in_full(self.energy).T.cpu().numpy()},
         )
 
 
@@ -62,7 +71,12 @@ def sample(
     its rounding is not; with many chains on a CPU, 32 and more a thread, each thread has a part
     of them and noise of its own, so that the draws are others and depend on the number of
     threads. Where the compiler is missing or refuses the energy, a warning says so and the
-    chain goes on without it.
+    chain goes on without it. A graph is kept as long as the energy lives, and made anew when
+    the energy has changed.
+
+    What the energy promises is tried at the start, in a few calls: its gradient, and that it
+    gives the same value twice. Autocast holds for the energy as it does outside, and so does
+    `torch.inference_mode`, but for the gradient, which is taken all the same.
 
     Args:
         kernel: from `ebmref.samplers.kernels`.
@@ -80,11 +94,17 @@ def sample(
 
     Raises:
         ValueError: an argument out of range, an x0 that is not a batch of finite numbers or
-            lies outside the support, a generator on another device, an energy of wrong shape.
+            lies outside the support or where the energy has no finite gradient, a generator on
+            another device, an energy of wrong shape or with a gradient that is not its own.
+
+    Warns:
+        RuntimeWarning: an energy whose value changes from call to call, or is so large that
+            rounding decides; a target acceptance that no step size reached; chains that never
+            moved; a graph that could not be made.
     """
-    _check_count("n_steps", n_steps, 1)
-    _check_count("warmup", warmup, 0)
-    _check_count("thin", thin, 1)
+    n_steps = whole_number("n_steps", n_steps, 1)
+    warmup = whole_number("warmup", warmup, 0)
+    thin = whole_number("thin", thin, 1)
     _check_start(x0, generator)
     if n_steps < thin:
         raise ValueError(f"thin: expected at most n_steps = {n_steps}; got {thin}")
@@ -93,6 +113,7 @@ def sample(
 
     n_draws = n_steps // thin
     with (
+        torch.inference_mode(False),
         torch.no_grad(),
         tqdm(
             total=(warmup + n_draws * thin) * len(x0),
@@ -102,11 +123,16 @@ def sample(
             disable=not progress,
         ) as bar,
     ):
-        state = kernel.init(x0.detach().clone(), generator)
+        x0 = x0.detach().clone()
+        if kernel.energy is not None and kernel.n_gradients:
+            check_gradient(kernel.energy, x0)
+        state = kernel.init(x0, generator)
         check_energy(state.energy, len(x0))
         if not state.energy.isfinite().all():
             raise ValueError("x0: its energy is not finite everywhere: it is outside the support")
+        _warn_of_energy(kernel, state)
         step_size = torch.tensor(kernel.step_size or 0.0, dtype=x0.dtype, device=x0.device)
+        step_size = in_full(step_size)
         compile_seconds = 0.0
         if target_acceptance is not None:
             state, step_size = adaptation.warm_up(
@@ -130,6 +156,7 @@ def sample(
             energy=energy,
             compile=compile,
         )
+    _warn_of_stuck(kernel, samples)
     n_all = warmup + n_draws * thin
     return Chain(
         samples,
@@ -142,9 +169,41 @@ def sample(
     )
 
 
-def _check_count(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name}: expected an integer >= {least}; got {value!r}")
+def _warn_of_energy(kernel: Kernel, state) -> None:
+    """Warn where the energy throws dice, or has no digits left for a difference of 0.1."""
+    if kernel.energy is not None and not repeats(kernel.energy, state.x, state.energy):
+        warnings.warn(
+            "energy: its value at x0 changes from call to call, as with dropout: there is no law "
+            "that the chain could follow",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    largest = float(state.energy.abs().max())
+    spacing = largest * torch.finfo(state.energy.dtype).eps
+    if kernel.adjusted and spacing > 0.1:
+        warnings.warn(
+            f"energy: {largest:.2g} at x0, where numbers of its dtype lie {spacing:.2g} apart: "
+            "rounding decides what is accepted; subtract a constant or use a longer dtype",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+def _warn_of_stuck(kernel: Kernel, samples: Tensor) -> None:
+    """Warn where a chain of many draws is one point; some hundred of them tell."""
+    n_draws, n_chains = samples.shape[:2]
+    if n_draws < _MANY:
+        return
+    some = samples[:: n_draws // _MANY]
+    stuck = int((some == some[0]).all(0).reshape(n_chains, -1).all(1).sum())
+    if stuck:
+        warnings.warn(
+            f"chain: {stuck} of {n_chains} chains never moved in {n_draws} draws of "
+            f"{kernel.name}: every proposal was refused, or a step is too short for the digits "
+            "of x; try another step size or start",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def _check_start(x0: Tensor, generator: torch.Generator) -> None:

@@ -9,13 +9,13 @@ A kernel is four things, made by the functions below and run by `ebmref.samplers
     step(state, noise, step_size) -> state, acceptance probability (n,); step_size is 0-d
     step_size                                    or None where there is none to choose
 
-All chains move together along the first dimension, which every tensor of a state has. A
+All chains move together along the first dimension, which every tensor of a state has; what a
+step does to one must not depend on its place there, as a compiled loop takes them in parts. A
 proposal whose energy or gradient is not a finite number is never taken: a wall (+inf) and a
 NaN are both outside the support.
 """
 
 import functools
-import itertools
 import math
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -23,8 +23,16 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ebmref.energies import Energy, check_energy, value_and_gradient
-from ebmref.samplers.noise import normal, uniform
+from ebmref.checks import positive_number, whole_number
+from ebmref.energies import Energy, check_energy, matmul, value_and_gradient
+from ebmref.probes import check_slope, stands_alone
+from ebmref.samplers.noise import (
+    draw_drift,
+    draw_ex2,
+    draw_move,
+    draw_proposals,
+    normal,
+)
 
 
 class Proposal(Protocol):
@@ -47,6 +55,7 @@ class Kernel(NamedTuple):
         n_energies: energies a step, those that come with a gradient not counted.
         n_noise: numbers of noise a step, for one number of x.
         adjusted: whether it can reject, so that an acceptance rate can be aimed at.
+        energy: what it samples, for `sample` to probe at the start; None: it is taken as it is.
     """
 
     name: str
@@ -58,6 +67,7 @@ class Kernel(NamedTuple):
     n_energies: int
     n_noise: int = 1
     adjusted: bool = True
+    energy: Energy | None = None
 
 
 class Point(NamedTuple):
@@ -89,7 +99,8 @@ def random_walk(energy: Energy, step_size: float) -> Kernel:
     """
     step = functools.partial(_random_walk_step, energy)
     init = functools.partial(_init_point, energy)
-    return Kernel("random_walk", init, _draw_move, step, _positive("step_size", step_size), 0, 1)
+    step_size = positive_number("step_size", step_size)
+    return Kernel("random_walk", init, draw_move, step, step_size, 0, 1, energy=energy)
 
 
 def _random_walk_step(energy, state, noise, step_size):
@@ -111,11 +122,12 @@ def independence(energy: Energy, proposal: Proposal) -> Kernel:
     return Kernel(
         "independence",
         functools.partial(_init_weighted, energy, proposal),
-        functools.partial(_draw_proposals, proposal, 1),
+        functools.partial(draw_proposals, proposal, 1),
         functools.partial(_independence_step, energy),
         None,
         0,
         1,
+        energy=energy,
     )
 
 
@@ -142,7 +154,8 @@ def ula(energy: Energy, step_size: float) -> Kernel:
     """Unadjusted Langevin: x' = x - step_size / 2 * grad E(x) + sqrt(step_size) * xi.
 
     Nothing is rejected, so the law it settles in is off by O(step_size): on N(0, 1) the
-    variance is 1 / (1 - step_size / 4).
+    variance is 1 / (1 - step_size / 4). From step_size = 4 over the largest curvature on there is
+    no such law: the chain runs away, until its energy overflows, and stays there.
 
     Args:
         energy: `(n, *event) -> (n,)`, differentiable.
@@ -151,13 +164,14 @@ def ula(energy: Energy, step_size: float) -> Kernel:
     step = functools.partial(_ula_step, energy)
     return Kernel(
         "ula",
-        functools.partial(_init_slope, energy),
-        _draw_drift,
+        functools.partial(init_slope, energy),
+        draw_drift,
         step,
-        _positive("step_size", step_size),
+        positive_number("step_size", step_size),
         1,
         0,
         adjusted=False,
+        energy=energy,
     )
 
 
@@ -178,8 +192,9 @@ def mala(energy: Energy, step_size: float) -> Kernel:
         step_size: > 0, in units of x squared.
     """
     step = functools.partial(_mala_step, energy)
-    init = functools.partial(_init_slope, energy)
-    return Kernel("mala", init, _draw_move, step, _positive("step_size", step_size), 1, 0)
+    init = functools.partial(init_slope, energy)
+    step_size = positive_number("step_size", step_size)
+    return Kernel("mala", init, draw_move, step, step_size, 1, 0, energy=energy)
 
 
 def _mala_step(energy, state, noise, step_size):
@@ -217,16 +232,17 @@ def kinetic_langevin(energy: Energy, step_size: float, friction: float = 1.0) ->
         step_size: the time step, > 0, in units of x.
         friction: > 0; large values come near `ula` with step_size**2.
     """
-    friction = _positive("friction", friction)
+    friction = positive_number("friction", friction)
     return Kernel(
         "kinetic_langevin",
         functools.partial(_init_kinetic, energy),
-        _draw_drift,
+        draw_drift,
         functools.partial(_kinetic_step, energy, friction),
-        _positive("step_size", step_size),
+        positive_number("step_size", step_size),
         1,
         0,
         adjusted=False,
+        energy=energy,
     )
 
 
@@ -240,7 +256,7 @@ class Moving(NamedTuple):
 
 
 def _init_kinetic(energy, x, generator):
-    return Moving(*_init_slope(energy, x, generator), normal(x.shape, x, generator))
+    return Moving(*init_slope(energy, x, generator), normal(x.shape, x, generator))
 
 
 def _kinetic_step(energy, friction, state, noise, step_size):
@@ -268,31 +284,57 @@ def hmc(energy: Energy, step_size: float, n_leapfrog: int, mass: float | Tensor 
     step draws it anew, turning it round changes nothing here. One gradient a leapfrog step:
     the one at the start is kept from the last step.
 
+    A limit that nothing shows: for a Gaussian coordinate of deviation s, a path of the length
+    n_leapfrog * step_size = 2 pi s sqrt(mass) turns once round and ends where it began, and one
+    of half that length at -x. All is accepted and |x| hardly changes; choose another length.
+
     Args:
         energy: `(n, *event) -> (n,)`, differentiable.
         step_size: of the leapfrog, > 0.
         n_leapfrog: >= 1.
-        mass: > 0, a number or a tensor that broadcasts to `(*event)`.
+        mass: > 0, a number, or a tensor or array that broadcasts to `(*event)`: a diagonal. A
+            dense one is not offered; a change of variables does the same.
+
+    Raises:
+        ValueError: one of these out of range; by `sample`, a mass that does not fit the event.
     """
-    _at_least("n_leapfrog", n_leapfrog, 1)
-    mass = torch.as_tensor(mass, dtype=None if isinstance(mass, Tensor) else torch.float64)
+    n_leapfrog = whole_number("n_leapfrog", n_leapfrog, 1)
+    # On the CPU whatever the default device is; the step takes it to the chains' dtype and device.
+    if not isinstance(mass, Tensor):
+        mass = torch.tensor(mass, dtype=torch.float64, device="cpu")
     if not (mass > 0).all() or mass.isinf().any():
         raise ValueError("mass: expected > 0 and finite everywhere")
     # A plain number stays one: it belongs to every dtype and device.
     mass = mass if mass.dim() else mass.item()
     return Kernel(
         "hmc",
-        functools.partial(_init_slope, energy),
-        _draw_move,
+        functools.partial(_init_hmc, energy, mass),
+        draw_move,
         functools.partial(_hmc_step, energy, n_leapfrog, mass),
-        _positive("step_size", step_size),
+        positive_number("step_size", step_size),
         n_leapfrog,
         0,
+        energy=energy,
     )
+
+
+def _init_hmc(energy, mass, x, generator):
+    shape, event = getattr(mass, "shape", ()), tuple(x.shape[1:])
+    fits = len(shape) <= len(event) and all(
+        m in (1, e) for m, e in zip(reversed(shape), reversed(event), strict=False)
+    )
+    if not fits:
+        raise ValueError(
+            f"mass: expected a number, or a tensor that broadcasts to the event {event}, one mass "
+            f"a coordinate (a dense mass is not offered); got shape {tuple(shape)}"
+        )
+    return init_slope(energy, x, generator)
 
 
 def _hmc_step(energy, n_leapfrog, mass, state, noise, step_size):
     xi, u = noise
+    if isinstance(mass, Tensor):
+        mass = mass.to(xi)
     x, gradient = state.x, state.gradient
     start = momentum = mass**0.5 * xi
     for k in range(n_leapfrog):
@@ -320,16 +362,17 @@ def isir(energy: Energy, proposal: Proposal, n_proposals: int) -> Kernel:
         proposal: q, with `sample(n, generator)` and `log_prob(x)`; must cover the target.
         n_proposals: fresh points a step, >= 1.
     """
-    _at_least("n_proposals", n_proposals, 1)
+    n_proposals = whole_number("n_proposals", n_proposals, 1)
     return Kernel(
         "isir",
-        functools.partial(_init_weighted, energy, proposal),
-        functools.partial(_draw_proposals, proposal, n_proposals),
+        functools.partial(_init_pooled, "isir", energy, proposal),
+        functools.partial(draw_proposals, proposal, n_proposals),
         functools.partial(_isir_step, energy),
         None,
         0,
         n_proposals,
         n_noise=n_proposals,
+        energy=energy,
     )
 
 
@@ -348,7 +391,7 @@ def _isir_step(energy, state, noise, step_size):
     share = log_weight.softmax(1)
     # The first place at which the cumulated shares pass u; summed by a product, since cumsum
     # does not repeat exactly on a GPU.
-    upto = share @ torch.ones_like(share[:1]).expand(n_proposals + 1, -1).triu()
+    upto = matmul(share, torch.ones_like(share[:1]).expand(n_proposals + 1, -1).triu())
     chosen = (upto <= u[:, None]).sum(1, keepdim=True).clamp(max=n_proposals)
     # Rounding of the cumulated sum must not pick a point without weight.
     chosen = torch.where(share.gather(1, chosen) > 0, chosen, 0)
@@ -377,26 +420,19 @@ def ex2mcmc(
         n_proposals: fresh points of a global step, >= 1.
         n_local: local steps, >= 1.
     """
-    _at_least("n_proposals", n_proposals, 1)
-    _at_least("n_local", n_local, 1)
-
+    n_proposals = whole_number("n_proposals", n_proposals, 1)
+    n_local = whole_number("n_local", n_local, 1)
     return Kernel(
         "ex2mcmc",
-        functools.partial(_init_weighted, energy, proposal),
-        functools.partial(_draw_ex2, proposal, n_proposals, n_local),
+        functools.partial(_init_pooled, "ex2mcmc", energy, proposal),
+        functools.partial(draw_ex2, proposal, n_proposals, n_local),
         functools.partial(_ex2_step, energy, proposal, n_local),
-        _positive("step_size", step_size),
+        positive_number("step_size", step_size),
         n_local + 1,
         n_proposals,
         n_noise=n_proposals + n_local,
+        energy=energy,
     )
-
-
-def _draw_ex2(proposal, n_proposals, n_local, n_steps, x, generator, out=None):
-    proposed, log_q, u = _draw_proposals(proposal, n_proposals, n_steps, x, generator)
-    xi = normal((n_steps, n_local, *x.shape), x, generator)
-    local_u = uniform((n_steps, n_local, len(x)), x, generator)
-    return proposed, log_q, u, xi, local_u
 
 
 def _ex2_step(energy, proposal, n_local, state, noise, step_size):
@@ -409,102 +445,6 @@ def _ex2_step(energy, proposal, n_local, state, noise, step_size):
         total = total + acceptance
     log_weight = -local.energy - proposal.log_prob(local.x)
     return Weighted(local.x, local.energy, log_weight), total / n_local
-
-
-# Parallel tempering ---------------------------------------------------------------------------
-
-
-def parallel_tempering(energy: Energy, step_size: float, betas: tuple[float, ...]) -> Kernel:
-    """Replicas at inverse temperatures beta: a `mala` step each, then swaps of neighbours.
-
-    Replica k has the energy beta_k E and the step step_size / beta_k. Neighbours swap with
-    A = exp((beta_k - beta_l) (E_k - E_l)), odd and even pairs in turn. The chain is replica 0,
-    beta = 1; the acceptance reported is that of its local step.
-
-    Args:
-        energy: `(n, *event) -> (n,)`, differentiable.
-        step_size: of the replica with beta = 1, > 0.
-        betas: decreasing from 1.0, all > 0; two or more.
-    """
-    betas = tuple(float(beta) for beta in betas)
-    falls = all(a > b > 0 for a, b in itertools.pairwise(betas))
-    if len(betas) < 2 or betas[0] != 1 or not falls:
-        raise ValueError(f"betas: expected 1.0 > beta_1 > ... > 0, two or more; got {betas}")
-    return Kernel(
-        "parallel_tempering",
-        functools.partial(_init_replicas, energy, len(betas)),
-        functools.partial(_draw_replicas, len(betas)),
-        functools.partial(_tempering_step, energy, betas),
-        _positive("step_size", step_size),
-        len(betas),
-        0,
-        n_noise=len(betas),
-    )
-
-
-class Replicas(NamedTuple):
-    """Every chain at every temperature: `(n, n_betas, ...)`, the chains first as everywhere."""
-
-    xs: Tensor
-    energies: Tensor
-    gradients: Tensor
-    parity: Tensor
-
-    @property
-    def x(self) -> Tensor:
-        return self.xs[:, 0]
-
-    @property
-    def energy(self) -> Tensor:
-        return self.energies[:, 0]
-
-
-def _init_replicas(energy, n_betas, x, generator):
-    start = _init_slope(energy, x, generator)
-    copies = [torch.stack([part] * n_betas, 1) for part in start]
-    return Replicas(*copies, torch.zeros(len(x), dtype=torch.long, device=x.device))
-
-
-def _draw_replicas(n_betas, n_steps, x, generator, out=None):
-    xi, u, swap_u = out or (None, None, None)
-    return (
-        normal((n_steps, len(x), n_betas, *x.shape[1:]), x, generator, xi),
-        uniform((n_steps, len(x), n_betas), x, generator, u),
-        uniform((n_steps, len(x), n_betas), x, generator, swap_u),
-    )
-
-
-def _tempering_step(energy, betas, state, noise, step_size):
-    xi, u, swap_u = noise
-    n, k = swap_u.shape
-    levels = swap_u.new_tensor(betas)
-
-    # beta E is an energy like any other, h / beta its step: one batch of n * k chains.
-    here = Slope(state.xs.flatten(0, 1), state.energies.flatten(), state.gradients.flatten(0, 1))
-    beta = levels.repeat(n)
-    wide = per_chain(beta, here.x)
-    xi, step = xi.flatten(0, 1), step_size / wide
-    y = langevin_proposal(here.x, wide * here.gradient, xi, step)
-    there = Slope(y, *value_and_gradient(energy, y))
-    back = langevin_ratio(wide * here.gradient, wide * there.gradient, xi, step)
-    log_ratio = beta * (here.energy - there.energy) + back
-    moved, acceptance = metropolis(here, there, log_ratio, u.flatten())
-    xs, gradients = moved.x.view_as(state.xs), moved.gradient.view_as(state.gradients)
-    energies = moved.energy.view(n, k)
-
-    # Pairs (0, 1), (2, 3), ... or (1, 2), (3, 4), ...; an end without partner meets itself.
-    rank = torch.arange(k, device=xi.device)
-    partner = rank + 1 - 2 * ((rank + state.parity[:, None]) % 2)
-    partner = torch.where((partner < 0) | (partner >= k), rank, partner)
-    row = torch.arange(n, device=xi.device)[:, None]
-    log_ratio = (levels - levels[partner]) * (energies - energies[row, partner])
-    # Both of a pair read the number of its lower rank, so that they agree.
-    swap = log_ratio >= torch.log1p(-swap_u[row, torch.minimum(rank, partner)])
-    source = torch.where(swap, partner, rank)
-    state = Replicas(
-        xs[row, source], energies[row, source], gradients[row, source], 1 - state.parity
-    )
-    return state, acceptance.view(n, k)[:, 0]
 
 
 # What the kernels share ---------------------------------------------------------------------
@@ -550,8 +490,12 @@ def _init_point(energy, x, generator):
     return Point(x, energy(x))
 
 
-def _init_slope(energy, x, generator):
-    return Slope(x, *value_and_gradient(energy, x))
+def init_slope(energy, x, generator):
+    """Chains at x, where the energy must have a slope for every one of them to move by."""
+    value, gradient = value_and_gradient(energy, x)
+    check_energy(value, len(x))
+    check_slope(value, gradient)
+    return Slope(x, value, gradient)
 
 
 def _init_weighted(energy, proposal, x, generator):
@@ -563,35 +507,16 @@ def _init_weighted(energy, proposal, x, generator):
     return Weighted(x, value, -value - log_q)
 
 
-def _draw_drift(n_steps, x, generator, out=None):
-    (xi,) = out or (None,)
-    return (normal((n_steps, *x.shape), x, generator, xi),)
+def _init_pooled(name, energy, proposal, x, generator):
+    state = _init_weighted(energy, proposal, x, generator)
+    check_alone(name, energy, x)
+    return state
 
 
-def _draw_move(n_steps, x, generator, out=None):
-    xi, u = out or (None, None)
-    return (
-        normal((n_steps, *x.shape), x, generator, xi),
-        uniform((n_steps, len(x)), x, generator, u),
-    )
-
-
-def _draw_proposals(proposal, n_proposals, n_steps, x, generator, out=None):
-    proposed = proposal.sample(n_steps * len(x) * n_proposals, generator)
-    log_q = proposal.log_prob(proposed)
-    return (
-        proposed.view(n_steps, len(x), n_proposals, *x.shape[1:]),
-        log_q.view(n_steps, len(x), n_proposals),
-        uniform((n_steps, len(x)), x, generator),
-    )
-
-
-def _positive(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError(f"{name}: expected a number > 0 and finite; got {value!r}")
-    return float(value)
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name}: expected an integer >= {least}; got {value!r}")
+def check_alone(name, energy, x):
+    """Raise ValueError where the energy would change with the batch that the kernel makes."""
+    if not stands_alone(energy, x):
+        raise ValueError(
+            f"energy: expected the same value of a point in any batch, as {name} asks for more "
+            "points than there are chains; it depends on the place in the batch, or its length"
+        )

@@ -6,21 +6,22 @@ chains is nearly all it does.
 
 With many chains on a CPU the graph runs on tiles of them, each small enough for a core's cache
 and with a source of noise of its own, as many at a time as there are threads. Chains never
-meet, so no step has to wait for another tile's.
+meet, so no step has to wait for another tile's. An energy whose rows do meet, or have models of
+their own, is found out by a test call and has all its chains in one tile.
 """
 
 import functools
 import itertools
+import os
 import threading
-import time
-import types
 import warnings
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
+from ebmref.probes import stands_alone
+from ebmref.samplers.graphs import Graph, Stale, in_full
 from ebmref.samplers.kernels import Kernel
 from ebmref.samplers.noise import Source
 
@@ -35,12 +36,6 @@ _WIDE = 1 << 18
 # Numbers of x in a tile, and chains in the smallest.
 _TILE = 1 << 14
 _FEWEST = 32
-# The compiler's own checks of shapes cost a tenth of a step of one chain.
-_OPTIONS = {"size_asserts": False, "alignment_asserts": False, "scalar_asserts": False}
-# Graphs kept for kernels to come, the least recently used dropped first.
-_KEPT = 32
-_graphs: OrderedDict = OrderedDict()
-_numbers = itertools.count()
 
 
 class Refused(Exception):
@@ -80,14 +75,18 @@ def advance(
     """
     if compile:
         before = generator.get_state()
-        try:
-            return _advance_compiled(
-                kernel, state, n_steps, step_size, generator, bar, thin, samples, energy
-            )
-        except Refused as refused:
-            generator.set_state(before)
-            warnings.warn(str(refused), RuntimeWarning, stacklevel=3)
-    total = torch.zeros_like(state.energy)
+        for _ in range(2):  # a graph that is stale is made anew
+            try:
+                return _advance_compiled(
+                    kernel, state, n_steps, step_size, generator, bar, thin, samples, energy
+                )
+            except Stale:
+                generator.set_state(before)
+            except Refused as refused:
+                generator.set_state(before)
+                warnings.warn(str(refused), RuntimeWarning, stacklevel=3)
+                break
+    total = in_full(torch.zeros_like(state.energy))
     done = 0
     length = _block(kernel, state.x, _BLOCK_BYTES, 1)
     for noise in _noise(kernel, state.x, n_steps, length, generator):
@@ -103,11 +102,11 @@ def advance(
 
 def _advance_compiled(kernel, state, n_steps, step_size, generator, bar, thin, samples, energy):
     n, threads = len(state.energy), torch.get_num_threads()
-    n_tiles = _n_tiles(state.x, threads)
+    n_tiles = _n_tiles(kernel, state.x, threads)
     size = -(-n // n_tiles)
     sources, block_bytes = [generator], _BLOCK_BYTES
     if n_tiles > 1:
-        seeds = torch.randint(2**63 - 1, (n_tiles,), generator=generator).tolist()
+        seeds = torch.randint(2**63 - 1, (n_tiles,), generator=generator, device="cpu").tolist()
         sources = [Source(seed) for seed in seeds]
         block_bytes = _TILE_BYTES
     # All tiles are of one size, for one graph: the last is filled up with chains of the one
@@ -116,12 +115,12 @@ def _advance_compiled(kernel, state, n_steps, step_size, generator, bar, thin, s
     inside = [slice(max(0, n - size) if w.stop == n else w.start, w.stop) for w in wanted]
     states = [type(state)(*(part[i].clone() for part in state)) for i in inside]
     unroll, every = _layout(kernel, states[0].x, thin)
-    graph = _Graph(kernel, states[0], unroll, every)
+    graph = Graph(kernel, states[0], unroll, every)
     tiles = [
         _tile(graph, kernel, tile, n_steps, step_size, source, thin, block_bytes)
         for tile, source in zip(states, sources, strict=True)
     ]
-    totals = [torch.zeros_like(tile.energy) for tile in states]
+    totals = [in_full(torch.zeros_like(tile.energy)) for tile in states]
     kept = [0] * n_tiles
     stopped = threading.Event()
 
@@ -142,6 +141,8 @@ def _advance_compiled(kernel, state, n_steps, step_size, generator, bar, thin, s
     try:
         # The first block makes the compiler work; the others find it done.
         list(each(functools.partial(run, n_blocks=1), [0]))
+    except Stale:
+        raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[0]
         raise Refused(
@@ -164,12 +165,19 @@ def _advance_compiled(kernel, state, n_steps, step_size, generator, bar, thin, s
     )
 
 
-def _n_tiles(x: Tensor, threads: int) -> int:
-    """How many tiles: a multiple of the threads, or one where that would make them too small."""
+def _n_tiles(kernel: Kernel, x: Tensor, threads: int) -> int:
+    """How many tiles: a multiple of the threads, or one.
+
+    One where they would be too small, and where a part of the chains would be another thing in
+    another thread: the energy looks at the batch as a whole, or autocast is on for this thread.
+    """
     most = len(x) // _FEWEST
-    if x.device.type != "cpu" or most < threads:
+    if x.device.type != "cpu" or most < threads or torch.is_autocast_enabled("cpu"):
         return 1
-    return max(threads, min(most, x.numel() // _TILE)) // threads * threads
+    n_tiles = max(threads, min(most, x.numel() // _TILE)) // threads * threads
+    if n_tiles > 1 and kernel.energy is not None and not stands_alone(kernel.energy, x):
+        return 1
+    return n_tiles
 
 
 def _layout(kernel: Kernel, x: Tensor, thin: int) -> tuple[int, int]:
@@ -205,84 +213,11 @@ def _tile(graph, kernel, state, n_steps, step_size, generator, thin, block_bytes
             draws.append((xs[first::stride], energies[first::stride]))
         for k, one in enumerate(_unbind([part[whole:] for part in noise]), done + whole + 1):
             state, acceptance = kernel.step(state, one, step_size)
-            total = total + acceptance
+            total = total + in_full(acceptance)
             if k % thin == 0:
                 draws.append((state.x[None], state.energy[None]))
         done += len(noise[0])
         yield len(noise[0]), state, total, draws
-
-
-class _Graph:
-    """A kernel's compiled loop over blocks of noise, for states of one shape.
-
-    Attributes:
-        unroll, every: see `_layout`.
-        compile_seconds: spent in the compiler.
-    """
-
-    def __init__(self, kernel: Kernel, state, unroll: int, every: int):
-        self.unroll, self.every, self.compile_seconds = unroll, every, 0.0
-        self._kernel = kernel
-        shapes = tuple((p.shape, p.stride(), p.dtype, p.device) for p in state)
-        step = kernel.step
-        self._key = (step.func, step.args, unroll, every, shapes)
-
-    def __call__(self, state, noise, step_size):
-        """Make the noise's steps, a multiple of unroll.
-
-        Returns:
-            The state; the states handed out, `(n_out, n, *event)` and `(n_out, n)`; the sum of
-            the acceptance probabilities `(n,)`.
-        """
-        blocks = [part.unflatten(0, (-1, self.unroll)) for part in noise]
-        for part in blocks:
-            torch._dynamo.maybe_mark_dynamic(part, 0)
-        graph = _graphs.get(self._key)
-        if graph is None:
-            began = time.perf_counter()
-            graph = _compile(self._kernel.step, type(state), self.unroll, self.every, state.x)
-            out = graph(tuple(state), blocks, step_size)
-            self.compile_seconds = time.perf_counter() - began
-            _graphs[self._key] = graph
-            while len(_graphs) > _KEPT:
-                _graphs.popitem(last=False)
-        else:
-            _graphs.move_to_end(self._key)
-            out = graph(tuple(state), blocks, step_size)
-        *parts, xs, energies, total = out
-        return type(state)(*parts), xs.flatten(0, 1), energies.flatten(0, 1), total.sum(0)
-
-
-def _compile(step, make, unroll: int, every: int, x: Tensor):
-    """The graph: `unroll` steps an iteration, each `every`-th state handed out."""
-    from torch._higher_order_ops.scan import scan
-
-    def loop(state, noise, step_size):
-        def body(carry, noise):
-            state = make(*carry)
-            xs, energies, total = [], [], 0
-            for k in range(unroll):
-                state, acceptance = step(state, tuple(part[k] for part in noise), step_size)
-                total = total + acceptance
-                if (k + 1) % every == 0:
-                    xs.append(state.x)
-                    energies.append(state.energy)
-            # A scan may not hand out the same tensor twice.
-            return [part.clone() for part in state], [
-                torch.stack(xs),
-                torch.stack(energies),
-                total.clone(),
-            ]
-
-        carry, kept = scan(body, list(state), list(noise))
-        return *carry, *kept
-
-    # The compiler counts and mixes up what it knows of one code object: each graph has its own.
-    code = loop.__code__.replace(co_name=f"loop_{next(_numbers)}")
-    loop = types.FunctionType(code, loop.__globals__, closure=loop.__closure__)
-    return torch.compile(
-        loop, fullgraph=True, options=_OPTIONS | {"cpp_wrapper": x.device.type == "cpu"}
-    )
 
 
 @functools.cache
@@ -302,6 +237,10 @@ def _workers(n: int) -> ThreadPoolExecutor:
     ready.wait()
     torch.set_num_threads(before)  # the workers' choice would be that of threads to come
     return pool
+
+
+# A fork copies the pool and none of its threads: the child needs one of its own.
+os.register_at_fork(after_in_child=_workers.cache_clear)
 
 
 def _block(kernel: Kernel, x: Tensor, block_bytes: int, unroll: int) -> int:

@@ -74,6 +74,53 @@ def _space(shape, like: Tensor, out: Tensor | None) -> Tensor:
     return out
 
 
+# A block of steps for each kind of kernel: `draw(n_steps, x, generator, out)`, steps first -------
+
+
+def draw_drift(n_steps, x, generator, out=None):
+    """Normal numbers like x, for kernels that never reject."""
+    (xi,) = out or (None,)
+    return (normal((n_steps, *x.shape), x, generator, xi),)
+
+
+def draw_move(n_steps, x, generator, out=None):
+    """Normal numbers like x, and one uniform number a chain to accept by."""
+    xi, u = out or (None, None)
+    return (
+        normal((n_steps, *x.shape), x, generator, xi),
+        uniform((n_steps, len(x)), x, generator, u),
+    )
+
+
+def draw_proposals(proposal, n_proposals, n_steps, x, generator, out=None):
+    """Draws of q for every chain, their log q, and a uniform number to choose by."""
+    proposed = proposal.sample(n_steps * len(x) * n_proposals, generator)
+    log_q = proposal.log_prob(proposed)
+    return (
+        proposed.view(n_steps, len(x), n_proposals, *x.shape[1:]),
+        log_q.view(n_steps, len(x), n_proposals),
+        uniform((n_steps, len(x)), x, generator),
+    )
+
+
+def draw_ex2(proposal, n_proposals, n_local, n_steps, x, generator, out=None):
+    """What a global step needs, then what each of the local steps does."""
+    proposed, log_q, u = draw_proposals(proposal, n_proposals, n_steps, x, generator)
+    xi = normal((n_steps, n_local, *x.shape), x, generator)
+    local_u = uniform((n_steps, n_local, len(x)), x, generator)
+    return proposed, log_q, u, xi, local_u
+
+
+def draw_replicas(n_betas, n_steps, x, generator, out=None):
+    """Normal numbers for every replica, uniform ones to accept and to swap by."""
+    xi, u, swap_u = out or (None, None, None)
+    return (
+        normal((n_steps, len(x), n_betas, *x.shape[1:]), x, generator, xi),
+        uniform((n_steps, len(x), n_betas), x, generator, u),
+        uniform((n_steps, len(x), n_betas), x, generator, swap_u),
+    )
+
+
 @functools.cache
 def _box_muller():
     """`fill(bits_1, bits_2, first, second)`: two normal numbers of two of random bits.

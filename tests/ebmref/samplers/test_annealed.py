@@ -218,6 +218,20 @@ def test_paths_and_steps_of_ones_own():
     assert run.n_gradients == 16
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_the_last_moves_are_the_target_s_alone(method):
+    """q has a wall, p does not: at beta = 1 particles go through it, and there alone.
+
+    Not counting q once more, whose log is -inf there and whose factor is zero.
+    """
+    run = METHODS[method](
+        normal(1, 4.0), box(1, -1.0, 1.0), 500, 4, 1.0, generator=generator(6), n_moves=3
+    )
+    beyond = (run.samples.abs() > 1).double().mean()
+    assert 0.2 < float(beyond) < 0.62  # 0.62 of p
+    assert run.log_weights.isfinite().all()
+
+
 def test_more_temperatures_are_worth_it():
     """The spread of log Z falls with the number of temperatures: 3 times or more from 2 to 30."""
     target = normal(6, 0.25)
