@@ -197,7 +197,8 @@ def test_a_weight_that_is_no_number_is_named_as_such(at, bad, seed):
     "values, log_w, log_z, words",
     [
         (torch.ones(1), torch.zeros(9), None, r"values, log_w: .* got \(1,\) and \(9,\)"),
-        (torch.ones(3, 1), torch.zeros(3, 9), None, "values, log_w: expected"),
+        (torch.ones(9), torch.zeros(3, 9), None, "values, log_w: expected"),
+        (torch.ones(1, 9), torch.zeros(3, 9), None, "values, log_w: expected"),
         (torch.ones(1), torch.zeros(1), None, "n >= 2"),
         (torch.tensor(1.0), torch.tensor(0.0), None, "values, log_w: expected"),
         (np.ones(3), torch.zeros(3), None, "values: expected a torch.Tensor; got ndarray"),
