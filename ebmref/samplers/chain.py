@@ -128,11 +128,14 @@ def sample(
             check_gradient(kernel.energy, x0)
         state = kernel.init(x0, generator)
         check_energy(state.energy, len(x0))
+        if not state.energy.is_floating_point():
+            raise ValueError(f"energy: expected floating-point numbers; got {state.energy.dtype}")
         if not state.energy.isfinite().all():
             raise ValueError("x0: its energy is not finite everywhere: it is outside the support")
         _warn_of_energy(kernel, state)
-        step_size = torch.tensor(kernel.step_size or 0.0, dtype=x0.dtype, device=x0.device)
-        step_size = in_full(step_size)
+        # In float32 at least: adapting it means adding up.
+        dtype = torch.promote_types(x0.dtype, torch.float32)
+        step_size = torch.tensor(kernel.step_size or 0.0, dtype=dtype, device=x0.device)
         compile_seconds = 0.0
         if target_acceptance is not None:
             state, step_size = adaptation.warm_up(

@@ -537,8 +537,9 @@ def stepless(kernel):
         (lambda x: float(len(x)), "energy: expected shape"),
         (lambda x: x[:, 0] * math.nan, "energy: is NaN"),
         (lambda x: x.square().sum(1) + math.inf, "x0: its energy is not finite"),
+        (lambda x: x.square().sum(1).long(), "energy: expected (floating|one that depends)"),
     ],
-    ids=["per coordinate", "column", "total", "number", "nan", "outside"],
+    ids=["per coordinate", "column", "total", "number", "nan", "outside", "integers"],
 )
 def test_a_bad_energy_is_named_before_the_first_step(name, energy, message):
     with pytest.raises(ValueError, match=message):

@@ -107,9 +107,10 @@ def test_a_gradient_in_inference_mode():
 def test_autocast_leaves_the_sampler_its_digits(name):
     """It is the energy's to use. The proposal's draws, its density and the choice among them are
     as they were: with an energy without products the chain is the same bit by bit."""
-    expected = run(KERNELS[name])
+    x0 = torch.randn(500, 3, generator=generator(1))
+    expected = run(KERNELS[name], x0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = run(KERNELS[name])
+        found = run(KERNELS[name], x0)
     assert torch.equal(found.samples, expected.samples)
 
 
@@ -150,7 +151,7 @@ def test_compiled_acceptance_of_half_precision_is_summed_in_full(monkeypatch):
     x0 = torch.randn(100, 2, generator=generator())
     kernel = random_walk(energy, 1.0)
     one, two = (run(kernel, x0, 1000, thin=1000, compile=c) for c in (True, False))
-    torch.testing.assert_close(one.acceptance_rate, two.acceptance_rate, rtol=0.02, atol=0)
+    torch.testing.assert_close(one.acceptance_rate, two.acceptance_rate, rtol=1e-4, atol=0)
 
 
 def test_a_step_is_adapted_in_full_precision():

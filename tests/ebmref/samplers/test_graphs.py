@@ -275,12 +275,16 @@ def by_batch(x):
     return 0.5 * (x - x.mean(0)).square().sum(1) + 0.01 * x.square().sum(1)
 
 
+def by_hundreds(x):
+    return 0.5 * x.square().sum(1) * (1 + torch.arange(len(x), dtype=x.dtype) // 100)
+
+
 def of_this_length(x):
     return 0.5 * x.square().sum(1) * torch.linspace(1, 2, 128, dtype=x.dtype)
 
 
 @pytest.mark.parametrize("make", [lambda e: random_walk(e, 0.5), lambda e: mala(e, 0.1)])
-@pytest.mark.parametrize("energy", [by_halves, by_place, by_batch, of_this_length])
+@pytest.mark.parametrize("energy", [by_halves, by_place, by_batch, of_this_length, by_hundreds])
 def test_rows_that_are_not_alike_stay_together(two_threads, energy, make):
     """From one point for all, where values alone would not tell: the chain of one tile."""
     assert_own(short(make(energy)), x0=torch.zeros(128, 3, **DOUBLE))
