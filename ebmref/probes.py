@@ -146,6 +146,25 @@ def stands_alone(energy: Energy, x: Tensor) -> bool:
         return agree(part, whole[order]) or not agree(energy(points), whole)
 
 
+def stands_in_rows(energy: Energy, x: Tensor) -> bool:
+    """Whether a point's energy is its own where each chain asks for several points, in a row.
+
+    It is for models side by side, each with its part of the batch: the parts stay in order. With
+    batch statistics it is not. Where the energy throws dice the answer is yes.
+
+    Args:
+        energy: `(n, *event) -> (n,)`.
+        x: `(n, *event)`.
+    """
+    rows = torch.stack([x, nearby(x)], 1)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        if not _takes(energy, rows.flatten(0, 1)):
+            return False
+        among = energy(rows.flatten(0, 1)).view(-1, 2)
+        alone = torch.stack([energy(part) for part in rows.unbind(1)], 1)
+        return agree(among, alone) or not agree(energy(x), alone[:, 0])
+
+
 def _takes(energy: Energy, x: Tensor) -> bool:
     """Whether the energy takes a batch of this size."""
     try:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ebmref.checks import positive_number, whole_number
 from ebmref.energies import Energy, check_energy, matmul, value_and_gradient
-from ebmref.probes import check_slope, stands_alone
+from ebmref.probes import check_slope, stands_in_rows
 from ebmref.samplers.noise import (
     draw_drift,
     draw_ex2,
@@ -509,14 +509,17 @@ def _init_weighted(energy, proposal, x, generator):
 
 def _init_pooled(name, energy, proposal, x, generator):
     state = _init_weighted(energy, proposal, x, generator)
-    check_alone(name, energy, x)
+    check_in_rows(name, energy, x)
     return state
 
 
-def check_alone(name, energy, x):
-    """Raise ValueError where the energy would change with the batch that the kernel makes."""
-    if not stands_alone(energy, x):
+def check_in_rows(name, energy, x):
+    """Raise ValueError where the energy would change as the kernel asks for several points a chain.
+
+    All of a chain's stand in a row, so that models side by side keep their parts of the batch.
+    """
+    if not stands_in_rows(energy, x):
         raise ValueError(
-            f"energy: expected the same value of a point in any batch, as {name} asks for more "
-            "points than there are chains; it depends on the place in the batch, or its length"
+            f"energy: expected the same value of a point among others, as {name} asks for several "
+            "points a chain; it depends on the batch, or its length"
         )

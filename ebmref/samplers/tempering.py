@@ -16,7 +16,7 @@ from ebmref.energies import Energy, value_and_gradient
 from ebmref.samplers.kernels import (
     Kernel,
     Slope,
-    check_alone,
+    check_in_rows,
     init_slope,
     langevin_proposal,
     langevin_ratio,
@@ -74,7 +74,7 @@ class Replicas(NamedTuple):
 
 def _init_replicas(energy, n_betas, x, generator):
     start = init_slope(energy, x, generator)
-    check_alone("parallel_tempering", energy, x)
+    check_in_rows("parallel_tempering", energy, x)
     copies = [torch.stack([part] * n_betas, 1) for part in start]
     return Replicas(*copies, torch.zeros(len(x), dtype=torch.long, device=x.device))
 

@@ -302,3 +302,42 @@ def test_agreement_is_up_to_rounding():
     assert not probes.agree(one, torch.tensor([1.0, 5.0, math.nan]))
     assert not probes.agree(one.double(), (one * (1 + 1e-6)).double())
     assert probes.agree(torch.zeros(0), torch.zeros(0))
+
+
+# Several points a chain -------------------------------------------------------------------------
+
+MEANS = torch.tensor([-3.0, 3.0], **DOUBLE)
+
+
+def two_models(x):
+    """Two models side by side, the first with the first half of the batch."""
+    return 0.5 * (x.unflatten(0, (2, -1)) - MEANS[:, None, None]).square().sum(-1).flatten()
+
+
+def of_the_batch(x):
+    """Batch statistics: a point's energy hangs on the others."""
+    return 0.5 * (x - x.mean(0)).square().sum(1)
+
+
+def several_points(name, energy, x0, n_steps):
+    kernel = {
+        "isir": lambda: samplers.isir(energy, WIDE, 4),
+        "ex2mcmc": lambda: samplers.ex2mcmc(energy, WIDE, 0.5, 4),
+        "tempering": lambda: samplers.parallel_tempering(energy, 0.5, (1.0, 0.3)),
+    }[name]()
+    return samplers.sample(kernel, x0, n_steps, generator=generator())
+
+
+@pytest.mark.parametrize("name", ["isir", "ex2mcmc", "tempering"])
+def test_models_side_by_side_may_be_asked_for_several_points_a_chain(name):
+    """Each keeps its part of the batch: their means are -3 and 3, to 0.35, where chance is 3."""
+    chain = several_points(name, two_models, zeros(200), 200)
+    means = chain.samples[50:].mean((0, 2)).view(2, 100).mean(1)
+    assert torch.allclose(means, MEANS, atol=0.35)
+
+
+@pytest.mark.parametrize("name", ["isir", "ex2mcmc", "tempering"])
+def test_an_energy_of_the_batch_is_refused_where_several_points_are_asked(name):
+    x0 = torch.randn(8, 2, generator=generator(1), **DOUBLE)
+    with pytest.raises(ValueError, match=f"energy: .* as {'.*' if name == 'tempering' else name}"):
+        several_points(name, of_the_batch, x0, 3)
