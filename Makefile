@@ -39,7 +39,7 @@ help:
 	@echo "make run      run chapters: CHAPTER= PROFILE=quick|full SEED= DEVICE= PARAMS='name=value ...'"
 	@echo "make check    hold the last run of PROFILE against the ledger"
 	@echo "make record   make the committed notebooks anew: CHAPTER= PROFILE=quick|full ANEW=1"
-	@echo "make carry    keep full records across a change that changes no number, by proof: CHAPTER="
+	@echo "make carry    keep full records across a change that changes no number: CHAPTER="
 	@echo "make bench    samplers against public peers, into _build/bench: ONLY='hmc/*/100'"
 	@echo "make bench-training   a GAN's training against the plain loop, into _build/bench"
 	@echo "make bench-refining   seconds of every way to use a discriminator, into _build/bench"

@@ -20,6 +20,7 @@ import torch
 
 from ebmbook import inputs, plots
 from ebmbook.claims import LedgerError, Measure, find_claims, judge, load_claims
+from ebmbook.measures import mean_and_error
 from ebmbook.runs import Run, begin
 from ebmref.files import write_atomic
 
@@ -89,11 +90,10 @@ def measure(
         raise LedgerError(f"measure {name!r}: give value or values, one of them")
     n = None
     if values is not None:
-        values = torch.as_tensor(values, dtype=torch.float64).flatten().cpu()
-        n = len(values)
-        if n < 2:
-            raise LedgerError(f"measure {name!r}: values needs two or more numbers; got {n}")
-        value, se = values.mean(), values.std() / math.sqrt(n)
+        try:
+            value, se, n = mean_and_error(values)
+        except ValueError as error:
+            raise LedgerError(f"measure {name!r}: {error}") from None
     value = float(value)
     se = None if se is None else float(se)
     if not math.isfinite(value) or (se is not None and not (math.isfinite(se) and se >= 0)):

@@ -14,6 +14,7 @@ from ebmbook.keys.definitions import (
     PACKAGES,
     Sources,
     bound_names,
+    imported_modules,
     imported_names,
     is_import,
     local_imports,
@@ -42,20 +43,16 @@ def form_of_cells(cells: list[str], sources: Sources, chapter: str | None = None
 
     A cell that is no Python counts as its text: running it will say where it is wrong.
     """
-    trees, names = [], {}
+    trees = []
     for cell in cells:
         try:
-            tree = ast.parse(plain(cell)).body
+            trees.append(ast.parse(plain(cell)).body)
         except SyntaxError:
             trees.append(cell)
-            continue
-        trees.append(tree)
-        names |= dict.fromkeys(bound_names(tree))
-    for tree in trees:
-        if not isinstance(tree, str):
-            for own, aliases in local_imports(tree).items():
-                names[own] = [*(names.get(own) or []), *aliases]
-    scope = Scope(names)
+    read = [tree for tree in trees if not isinstance(tree, str)]
+    scope = scope_of_cells(read)
+    nodes = [node for tree in read for statement in tree for node in ast.walk(statement)]
+    imports = [alias for node in nodes if is_import(node) for alias in imported_modules(node, "")]
     writer = Writer(sources, chapter)
     for tree in trees:
         writer.put("\ncell ")
@@ -66,7 +63,18 @@ def form_of_cells(cells: list[str], sources: Sources, chapter: str | None = None
             if not is_import(statement):
                 writer.node(statement, scope)
                 writer.put("\n")
-    return Form(writer.pieces)
+    return Form(writer.pieces, imports)
+
+
+def scope_of_cells(trees: list[list[ast.stmt]]) -> Scope:
+    """What the statements of a notebook's cells see: each others' names, and what they import."""
+    names: dict[str, list | None] = {}
+    for tree in trees:
+        names |= dict.fromkeys(bound_names(tree))
+    for tree in trees:
+        for own, aliases in local_imports(tree).items():
+            names[own] = [*(names.get(own) or []), *aliases]
+    return Scope(names)
 
 
 def slice_of_cells(cells: list[str], line: int) -> list[str]:

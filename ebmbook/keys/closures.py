@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ebmbook.keys.definitions import Definition, Sources
+from ebmbook.keys.definitions import Alias, Definition, Sources
 from ebmbook.keys.syntax import Form, form_of
 
-# What the ledger hands out that numbers do depend on: seeds, sizes, devices.
-NOT_LOOK = "runs"
+# What the ledger hands out that numbers do depend on: seeds, sizes, devices; means.
+NOT_LOOK = {"runs", "measures"}
 PINS = ("torch", "numpy", "scipy", "scikit-learn", "torchvision")
 
 
@@ -26,6 +26,11 @@ def numeric_pins(lock: Path) -> list[str]:
     """The lines of a lock that pin what computes, for every platform alike."""
     pattern = rf"^(?:{'|'.join(PINS)})==[^\s;\\]+"
     return sorted(set(re.findall(pattern, lock.read_text(), flags=re.MULTILINE)))
+
+
+def goes_on(one: Definition) -> bool:
+    """Whether numbers depend on what is of no look, and is reached from there."""
+    return one.module.rpartition(".")[2] in NOT_LOOK
 
 
 @dataclass
@@ -77,24 +82,29 @@ def closure(root: Form, sources: Sources) -> Closure:
     """All that a piece of code reaches."""
     numbers: set[Definition] = set()
     look: set[Definition] = set()
+    read: set[str] = set()
 
     def with_rest(targets: Iterable[Definition]) -> Iterator[Definition]:
         for target in targets:
             yield target
-            rest = sources.module(target.module).rest
-            if rest:
-                yield rest
+            if target.module not in read:
+                read.add(target.module)
+                yield from rest_of([Alias(target.module)])
 
-    ahead = list(with_rest(root.targets()))
+    def rest_of(imports: Iterable[Alias]) -> list[Definition]:
+        modules = [sources.module(name) for name in sorted(sources.read_with(imports))]
+        return [module.rest for module in modules if module.rest]
+
+    ahead = [*with_rest(root.targets()), *rest_of(root.imports)]
     while ahead:
         one = ahead.pop()
         if one in numbers or one in look:
             continue
         if one.is_look:
             look.add(one)
-            beyond = with_rest(form_of(sources, one).targets())
-            # From there on all is look, but for the run itself.
-            ahead += [t for t in beyond if t.is_look or t.module.rpartition(".")[2] == NOT_LOOK]
+            # From there on all is look, but for the run itself and the means.
+            beyond = form_of(sources, one).targets()
+            ahead += with_rest(t for t in beyond if t.is_look or goes_on(t))
         else:
             numbers.add(one)
             ahead += with_rest(form_of(sources, one).targets())

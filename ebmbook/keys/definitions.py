@@ -1,7 +1,7 @@
 """The definitions of a source tree: what binds each name at the top level of its modules."""
 
 import ast
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,16 @@ class Alias:
 
 @dataclass
 class Module:
-    """The names of a module, each with its definition or alias, and what it does besides."""
+    """The names of a module, each with its definition or alias, and what it does besides.
+
+    Attributes:
+        imports: all that it imports, whether it names it or not.
+    """
 
     name: str
     names: dict[str, list[Definition | Alias]]
     rest: Definition | None
+    imports: list[Alias]
 
 
 class Sources:
@@ -56,16 +61,10 @@ class Sources:
         root: the folder that holds the packages.
         profile: the one that runs: of `run.pick(quick=..., full=...)` the other choice is no part
             of what it does. None: both are.
-        without: tells syntax to be left out; None leaves out nothing.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        profile: str | None = None,
-        without: Callable[[ast.AST], bool] | None = None,
-    ):
-        self.root, self.profile, self.without = root, profile, without
+    def __init__(self, root: Path, profile: str | None = None):
+        self.root, self.profile = root, profile
         self._modules: dict[str, Module | None] = {}
         self.forms: dict[Definition, Any] = {}  # by `syntax.form_of`
 
@@ -98,6 +97,21 @@ class Sources:
             raise SourceError(f"{inside}: line {error.lineno}: SyntaxError: {error.msg}") from None
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
         return _module(name, package, tree.body)
+
+    def read_with(self, aliases: Iterable[Alias]) -> set[str]:
+        """The modules that imports have Python read: packages around them, what they import."""
+        found: set[str] = set()
+        ahead = list(aliases)
+        while ahead:
+            alias = ahead.pop()
+            parts = [*alias.module.split("."), *([alias.attribute] if alias.attribute else [])]
+            for n_parts in range(1, len(parts) + 1):
+                name = ".".join(parts[:n_parts])
+                module = None if name in found else self.module(name)
+                if module is not None:
+                    found.add(name)
+                    ahead += module.imports
+        return found
 
     def whole(self, name: str) -> Iterator[tuple[str, Definition]]:
         """All that a module holds, by the names it has there."""
@@ -144,28 +158,49 @@ class Sources:
 def _module(name: str, package: str, body: list[ast.stmt]) -> Module:
     names: dict[str, list] = {}
     statements: dict[str, list[ast.stmt]] = {}
-    rest = []
+    rest, imports = [], []
     for statement in body:
         if is_text(statement):
             continue
-        if isinstance(statement, ast.Import | ast.ImportFrom):
-            for own, alias in imported_names(statement, package):
-                names.setdefault(own, []).append(alias)
-            continue
         inner = [node for node in ast.walk(statement) if is_import(node)]
-        if inner and not isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        if not isinstance(statement, ast.FunctionDef | ast.ClassDef):
             for node in inner:
+                imports += imported_modules(node, package)
                 for own, alias in imported_names(node, package):
                     names.setdefault(own, []).append(alias)
+        if is_import(statement):
+            continue
         bound = bound_names([statement]) | written_names(statement)
+        has_all = "__all__" in bound
         bound -= {"__all__"}
         for own in bound - names.keys():
             statements.setdefault(own, []).append(statement)
-        if not bound and "__all__" not in bound_names([statement]):
+        if (not bound and not has_all) or bound & names.keys() or _does_more(statement):
             rest.append(statement)
     for own, nodes in statements.items():
-        names.setdefault(own, []).append(Definition(name, own, tuple(nodes)))
-    return Module(name, names, Definition(name, "", tuple(rest)) if rest else None)
+        names[own] = [*names.get(own, []), Definition(name, own, tuple(nodes))]
+    return Module(name, names, Definition(name, "", tuple(rest)) if rest else None, imports)
+
+
+def _does_more(statement: ast.stmt) -> bool:
+    """Whether a statement sets parts of what it does not name, or, having a body, calls for
+    effect."""
+    written = written_names(statement)
+    ahead: list[ast.AST] = [statement]
+    while ahead:
+        node = ahead.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant):
+            return True
+        if isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
+            root: ast.AST = node
+            while isinstance(root, ast.Attribute | ast.Subscript):
+                root = root.value
+            if not isinstance(root, ast.Name) or root.id not in written:
+                return True
+        ahead += ast.iter_child_nodes(node)
+    return False
 
 
 def is_import(node: ast.AST) -> bool:
@@ -196,6 +231,14 @@ def imported_names(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[
         base = f"{above}.{base}".strip(".")
     for alias in node.names:
         yield alias.asname or alias.name, Alias(base, alias.name)
+
+
+def imported_modules(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[Alias]:
+    """What an import reads: a module by its whole name, or an attribute that may be one."""
+    if isinstance(node, ast.Import):
+        yield from (Alias(alias.name) for alias in node.names)
+    else:
+        yield from (alias for _, alias in imported_names(node, package))
 
 
 def written_names(statement: ast.stmt) -> set[str]:

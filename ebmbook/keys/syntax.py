@@ -2,9 +2,10 @@
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ebmbook.keys.definitions import (
+    Alias,
     Definition,
     Sources,
     bound_names,
@@ -20,9 +21,11 @@ class Form:
 
     Attributes:
         pieces: strings, definitions, and for a whole module a tuple of (name, definition).
+        imports: what the code has Python read, whether it names it or not.
     """
 
     pieces: list
+    imports: list[Alias] = field(default_factory=list)
 
     def targets(self) -> Iterator[Definition]:
         """The definitions it names."""
@@ -73,6 +76,21 @@ def form_of(sources: Sources, definition: Definition) -> Form:
     return sources.forms[definition]
 
 
+def inner_scope(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, scope: Scope) -> Scope:
+    """What the body of a function or a class sees."""
+    of_class = isinstance(node, ast.ClassDef)
+    body = without_docstring(node.body)
+    names: dict[str, list | None] = {} if of_class else dict.fromkeys(_arguments(node.args))
+    names |= dict.fromkeys(bound_names(body))
+    names |= local_imports(body)
+    return Scope(names, scope, "class" if of_class else "function")
+
+
+def without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    """The body of a function or a class, without the text that it may begin with."""
+    return body[1:] if is_text(body[0]) else body
+
+
 class Writer:
     """Writes syntax in one way, whatever the version of Python that parsed it."""
 
@@ -106,8 +124,7 @@ class Writer:
 
     def node(self, node, scope: Scope) -> None:
         """Any piece of syntax."""
-        left_out = self.sources.without
-        if node is None or is_import(node) or (left_out and left_out(node)):
+        if node is None or is_import(node):
             self.put("-")
         elif isinstance(node, ast.Name):
             self.name(node, [], scope)
@@ -241,20 +258,13 @@ class Writer:
         self.put(f"{type(node).__name__} {name}(")
         self.body(node.decorator_list, scope)
         self.arguments(node.args, scope)
-        body = node.body[1:] if is_text(node.body[0]) else node.body
-        names: dict[str, list | None] = dict.fromkeys(_arguments(node.args))
-        names |= dict.fromkeys(bound_names(body))
-        names |= local_imports(body)
-        self.body(body, Scope(names, scope, "function"))
+        self.body(without_docstring(node.body), inner_scope(node, scope))
         self.put(")")
 
     def class_(self, node: ast.ClassDef, scope: Scope) -> None:
         self.put(f"ClassDef {node.name}(")
         self.body([*node.decorator_list, None, *node.bases, *node.keywords], scope)
-        body = node.body[1:] if is_text(node.body[0]) else node.body
-        names: dict[str, list | None] = dict.fromkeys(bound_names(body))
-        names |= local_imports(body)
-        self.body(body, Scope(names, scope, "class"))
+        self.body(without_docstring(node.body), inner_scope(node, scope))
         self.put(")")
 
     def comprehension(self, node, scope: Scope) -> None:

@@ -1,28 +1,44 @@
-"""What was changed in all that a chapter reaches, place by place, between two source trees.
+"""What was changed in all that a chapter reaches, line by line, between two source trees.
 
-A place is a function, a statement, or a branch within one, that must have run for a quick run to
-speak for it. A statement that stood in code that is gone has moved: of it the function must run.
+Each definition of now is paired with the one that it was: by its full name, by its name alone
+where it moved, by what it does where it was renamed. Names in the code stand for pairs. Of a pair
+the lines are held against each other, in order, each among those below the same head. A line
+that is there now alone must run now, and one that was there before alone must have run before:
+each condition in it both ways, each branch of it.
+
+What a run cannot vouch for is refused: another value of a constant, a field or a default; what a
+module does when it is read; what the full profile alone takes; another numeric library. And a
+number or a text that stood nowhere before needs more than a quick run, see `press.carry`.
+
+All this is evidence and no proof. A line can run in the quick profile and not matter there: a
+number format under a switch that is off, a cap that nothing reaches.
 """
 
 import ast
-import copy
 import dataclasses
-from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import jupytext
 from nbformat import NotebookNode
 
 from ebmbook import keys
-from ebmbook.press import notebooks
+from ebmbook.keys.cells import scope_of_cells
+from ebmbook.keys.definitions import Definition, Sources
+from ebmbook.press import literals, notebooks
+from ebmbook.press.lines import Line, Owner, Reader, binds, lines_of, parameters
 from ebmbook.press.notebooks import BookError
+from ebmbook.press.places import Place, both_ways, places_of
+from ebmbook.press.reached import reached
 
-DOES_NOTHING = (ast.Pass, ast.Break, ast.Continue, ast.Global, ast.Nonlocal)
-NEED_NOT_RUN = (ast.Raise, ast.Assert, ast.Import, ast.ImportFrom, *DOES_NOTHING)
+# Attributes, arguments and texts that tell the profiles apart.
+TELLS = {"attr": {"profile", "pick"}, "id": {"profile"}, "arg": {"full", "quick"}}
+TELLS["value"] = TELLS["arg"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Tree:
     """The sources of the book at some commit, or as they lie here."""
 
@@ -39,334 +55,317 @@ class Tree:
         """The file of golden runs, if the tree has one."""
         return next((self.root / "tests").rglob("test_golden.py"), None)
 
+    @property
+    def pins(self) -> list[str]:
+        """The numeric libraries that it is made for."""
+        return keys.numeric_pins(self.root / "requirements.lock")
+
     def draft(self) -> NotebookNode:
         """The chapter, not executed."""
         return jupytext.read(self.source)
 
-    def closure(self, profile: str, without=None) -> keys.Closure:
+    def closure(self, profile: str) -> keys.Closure:
         """What its cells reach in a profile; see `keys.Sources`."""
-        sources = keys.Sources(self.root, profile, without)
+        sources = Sources(self.root, profile)
         cells = notebooks.code_of(self.draft())
         return keys.closure(keys.form_of_cells(cells, sources, self.chapter), sources)
 
     def key(self, profile: str, parameters: dict) -> str:
         """The key of the chapter's numbers there."""
-        pins = keys.numeric_pins(self.root / "requirements.lock")
-        return notebooks.whole_key(self.closure(profile), profile, parameters, pins)
+        return notebooks.whole_key(self.closure(profile), profile, parameters, self.pins)
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """A piece of changed code that must have run.
+@dataclass
+class Changes:
+    """The places that must have run: now what is new, before what was taken away."""
 
-    Attributes:
-        file: its file, or "cell 3".
-        of: the definition, or the cell, in words.
-        span: line, end line, column, end column.
-        within: first and last line of the definition.
-    """
-
-    file: str
-    of: str
-    span: tuple[int, int, int, int]
-    within: tuple[int, int]
-
-    def ran(self, seen: dict[str, list[list[int]]]) -> bool:
-        """Whether an instruction of it was executed."""
-        line, end_line, column, end_column = self.span
-        return any(
-            (line, column) <= (at[0], at[2]) and (at[1], at[3]) <= (end_line, end_column)
-            for at in seen.get(self.file, [])
-        )
-
-    def __str__(self) -> str:
-        return f"{self.of}, line {self.span[0]}"
+    before: list[Place] = field(default_factory=list)
+    now: list[Place] = field(default_factory=list)
 
 
-def changed_places(before: Tree, now: Tree, profile: str) -> list[Place]:
-    """The places of what the chapter reaches now that were not so before.
+def changes(before: Tree, now: Tree, profile: str) -> Changes:
+    """The places of what the chapter reaches that are not the same in two trees.
+
+    Args:
+        profile: that of the record.
 
     Raises:
-        BookError: a change that no quick run can vouch for.
+        BookError: a change that no quick run can vouch for; it names the place.
     """
-    old, new = before.closure(profile), now.closure(profile)
-    known = {_own_text(old, one) for one in old.numbers}
-    kept = {_own_text(new, one) for one in new.numbers}
-    gone = [one.nodes for one in old.numbers if _own_text(old, one) not in kept]
-    # A statement that stood in code that is gone has moved.
-    moved = {line for nodes in gone for line in _lines(_received(nodes))}
-    same = {_told(part) for one in old.numbers for part in _functions(_received(one.nodes))}
-    cells = [notebooks.code_of(tree.draft()) for tree in (before, now)]
-    bodies = [ast.parse(keys.plain(cell)).body for cell in cells[1]]
-    # Errors are not raised, and without checkpoints nothing is saved or read.
-    saves = any("checkpoint" in cell for cell in cells[1])
-    without = _is_raise if saves else _is_raise_or_saves
-    reached = {str(one) for one in now.closure(profile, without).numbers}
-    candidates = [
-        one for one in new.numbers if str(one) in reached and _own_text(new, one) not in known
-    ]
-    all_nodes = [node for one in new.numbers if str(one) in reached for node in one.nodes]
-    asked = _asked_of_classes([*all_nodes, *(node for body in bodies for node in body)], without)
-    places, constants = [], []
-    for one in sorted(candidates, key=str):
-        if not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in one.nodes):
-            constants += one.nodes  # made on import, whatever runs
-            continue
-        file = str(new.sources.path(one.module))
-        nodes = _received(_without_methods(one.nodes, asked))
-        # A function that was shortened, or put in another order, has no statement that is new.
-        changed = [part for part in _functions(nodes) if _told(part) not in same]
-        spans = [*map(_body, changed), *_spans(nodes, moved, without)]
-        places += [Place(file, str(one), span, _extent(one.nodes)) for span in spans]
-    _check_literals(before.chapter, now.chapter, *cells, gone, constants)
-    if len(cells[0]) != len(cells[1]):
+    if before.pins != now.pins:
+        differ = ", ".join(sorted(set(before.pins) ^ set(now.pins)))
+        raise BookError(f"{now.chapter}: computed by other libraries: {differ}")
+    old, new = _Program(before, profile), _Program(now, profile)
+    if len(old.cells) != len(new.cells):
         raise BookError(
-            f"{now.chapter}: it has {len(cells[1])} cells of code, and had {len(cells[0])}: the "
+            f"{now.chapter}: it has {len(new.cells)} cells of code, and had {len(old.cells)}: the "
             "record's outputs have no place"
         )
-    told = {line for cell in cells[0] for line in _lines(ast.parse(keys.plain(cell)).body)}
-    for i, body in enumerate(bodies):
-        spans = _spans(body, told, without)
-        places += [Place(f"cell {i}", f"cell {i + 1}", span, (0, 0)) for span in spans]
-    return places
+    return _Comparison(old, new).changes()
 
 
-def _is_raise(node: ast.AST) -> bool:
-    return isinstance(node, ast.Raise)
+class _Program:
+    """A chapter of a tree as lines: of its cells, and of all that can matter to its numbers."""
 
-
-def _is_raise_or_saves(node: ast.AST) -> bool:
-    """An error, or a call that keeps no result of `training.save` or `training.load`."""
-    call = node.value if isinstance(node, ast.Expr) else None
-    saves = isinstance(call, ast.Call) and ast.unparse(call.func) in ("save", "load")
-    return saves or _is_raise(node)
-
-
-def _asked_of_classes(nodes: list[ast.AST], without) -> set[str]:
-    """Names of attributes that the code mentions; a method of no such name is never called.
-
-    What only such methods mention does not count.
-    """
-    methods: dict[str, list[ast.AST]] = {}
-    ahead, asked = [], set()
-    for node in nodes:
-        if isinstance(node, ast.ClassDef):
-            for part in node.body:
-                if isinstance(part, ast.FunctionDef) and not _is_special(part.name):
-                    methods.setdefault(part.name, []).append(part)
-                else:
-                    ahead.append(part)
-        else:
-            ahead.append(node)
-    while ahead:
-        node = ahead.pop()
-        if without(node):
-            continue
-        name = node.attr if isinstance(node, ast.Attribute) else None
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            name = node.value  # for getattr
-        if name is not None and name not in asked:
-            asked.add(name)
-            ahead += methods.get(name, [])
-        ahead += ast.iter_child_nodes(node)
-    return asked
-
-
-def _is_special(name: str) -> bool:
-    return name.startswith("__") or name == "forward"
-
-
-def _without_methods(nodes: tuple[ast.AST, ...], asked: set[str]) -> Iterator[ast.AST]:
-    """The nodes, of classes the parts, without methods that nobody asks for."""
-    for node in nodes:
-        if not isinstance(node, ast.ClassDef):
-            yield node
-            continue
-        for part in node.body:
-            if (
-                not isinstance(part, ast.FunctionDef)
-                or _is_special(part.name)
-                or part.name in asked
-            ):
-                yield part
-
-
-def _received(nodes) -> list[ast.AST]:
-    """The nodes with the first parameter of each function called `self`, as of a method it is, and
-    with all names public."""
-
-    class Rename(ast.NodeTransformer):
-        def __init__(self, name: str):
-            self.name = name
-
-        def visit_Name(self, node):
-            node.id = "self" if node.id == self.name else _public(node.id)
-            return node
-
-        def visit_Attribute(self, node):
-            node.attr = _public(node.attr)
-            return self.generic_visit(node)
-
-    renamed = []
-    for node in copy.deepcopy(list(nodes)):
-        parts = node.body if isinstance(node, ast.ClassDef) else [node]
-        for part in parts:
-            first = part.args.args[:1] if isinstance(part, ast.FunctionDef) else []
-            Rename(first[0].arg if first else "").visit(part)
-        renamed.append(node)
-    return renamed
-
-
-def _public(name: str) -> str:
-    return name if name.startswith("__") else name.lstrip("_") or name
-
-
-def _extent(nodes: tuple[ast.AST, ...]) -> tuple[int, int]:
-    first = [part.lineno for node in nodes for part in (node, *getattr(node, "decorator_list", []))]
-    return min(first), max(node.end_lineno for node in nodes)
-
-
-def _own_text(closure: keys.Closure, one: keys.Definition) -> str:
-    return keys.form_of(closure.sources, one).text(lambda named: named.name)
-
-
-def _check_literals(
-    old_name: str,
-    chapter: str,
-    before: list[str],
-    now: list[str],
-    gone: list[tuple],
-    constants: list[ast.AST],
-) -> None:
-    """Nothing new for the full profile alone, no new literal in the cells or in constants.
-
-    One that stood in code that is gone may have moved here, as a default does into a call.
-    """
-    trees = [[ast.parse(keys.plain(cell)) for cell in cells] for cells in (before, now)]
-    old = _literals(trees[0]) + _literals(node for nodes in gone for node in nodes)
-    new = _literals(trees[1]) + _literals(constants)
-    old["0"] = old["1"] = max(new["0"], new["1"])  # an index, a place
-    old[repr(chapter)] += old[repr(old_name)]
-    if added := sorted((new - old).elements()):
-        told = ", ".join(added[:5])
-        raise BookError(
-            f"{chapter}: its cells, or constants that they reach, have new literals ({told}), for "
-            "which a quick run cannot vouch"
-        )
-    old_full, new_full = (Counter(_for_full(cells)) for cells in (before, now))
-    if added := sorted((new_full - old_full).elements()):
-        raise BookError(f"{chapter}: what only the full profile takes was changed: {added[0]}")
-
-
-def _literals(nodes) -> Counter:
-    """The numbers and texts in code, without docstrings."""
-    found: Counter = Counter()
-    ahead = list(nodes)
-    while ahead:
-        node = ahead.pop()
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            continue
-        if isinstance(node, ast.Constant) and type(node.value) in (int, float, complex, str):
-            found[repr(node.value)] += 1
-        ahead += ast.iter_child_nodes(node)
-    return found
-
-
-def _for_full(cells: list[str]) -> Iterator[str]:
-    """What the cells pick for the full profile."""
-    for cell in cells:
-        for node in ast.walk(ast.parse(keys.plain(cell))):
-            called = node.func if isinstance(node, ast.Call) else None
-            if isinstance(called, ast.Attribute) and called.attr == "pick":
-                yield from (ast.unparse(k.value) for k in node.keywords if k.arg == "full")
-
-
-def _lines(nodes) -> set[str]:
-    """The statements, as text; of one with a body its head."""
-    return {ast.unparse(part) for part in _parts(nodes, _is_raise)}
-
-
-def _spans(nodes, known: set[str], without) -> list[tuple[int, int, int, int]]:
-    """Where the statements stand that are not known, and the branches within them."""
-    found = []
-    for part in _parts(nodes, without):
-        if ast.unparse(part) in known:
-            continue
-        found.append(_span(part))
-        for node in ast.walk(part):
-            if isinstance(node, ast.IfExp):
-                found += [_span(node.body), _span(node.orelse)]
-            elif isinstance(node, ast.BoolOp):
-                found += [_span(value) for value in node.values]
-            elif isinstance(node, ast.Lambda):
-                found.append(_span(node.body))
-            elif isinstance(node, ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp):
-                made = node.value if isinstance(node, ast.DictComp) else node.elt
-                # A name alone computes nothing.
-                found += [] if isinstance(made, ast.Name) else [_span(made)]
-    return [span for span in found if span is not None]
-
-
-def _functions(nodes) -> Iterator[ast.FunctionDef]:
-    """The functions among the nodes, and the methods of the classes."""
-    for node in nodes:
-        for part in node.body if isinstance(node, ast.ClassDef) else [node]:
-            if isinstance(part, ast.FunctionDef):
-                yield part
-
-
-def _told(function: ast.FunctionDef) -> tuple[str, ...]:
-    """What a function does, statement by statement."""
-    return ast.unparse(function.args), *map(ast.unparse, _parts(function.body, lambda _: False))
-
-
-def _body(function: ast.FunctionDef) -> tuple[int, int, int, int]:
-    """Where a function's code stands: some of it must run."""
-    first, last = function.body[0], function.body[-1]
-    return first.lineno, last.end_lineno, first.col_offset, last.end_col_offset
-
-
-def _span(node: ast.AST) -> tuple[int, int, int, int] | None:
-    if isinstance(node, ast.Constant):  # the compiler may have folded it away
-        return None
-    return node.lineno, node.end_lineno, node.col_offset, node.end_col_offset
-
-
-def _parts(nodes, without) -> Iterator[ast.AST]:
-    """What can run or not: statements, and the heads of those with a body."""
-    for node in nodes:
-        if isinstance(node, NEED_NOT_RUN) or without(node):
-            continue
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            continue
-        if isinstance(node, ast.AnnAssign) and node.value is None:
-            continue
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield from _parts(node.body, without)
-            continue
-        if not hasattr(node, "body"):
-            yield node
-            continue
-        bodies = [getattr(node, name, []) for name in ("body", "orelse", "finalbody")]
-        bodies += [case.body for case in getattr(node, "cases", [])]
-        # What handles an error does not run where there is none, and a guard gives up early.
-        inside = [
-            part
-            for body in bodies
-            if body and not _gives_up(body)
-            for part in _parts(body, without)
+    def __init__(self, tree: Tree, profile: str):
+        self.chapter = tree.chapter
+        closure = tree.closure(profile)
+        self.trees = [ast.parse(keys.plain(cell)).body for cell in notebooks.code_of(tree.draft())]
+        scope = scope_of_cells(self.trees)
+        self.cells = [
+            Reader(closure.sources, Owner(f"cell {i}", f"cell {i + 1}", (0, 0)), tree.chapter).body(
+                body, scope
+            )
+            for i, body in enumerate(self.trees)
         ]
-        heads = [value for _, value in ast.iter_fields(node) if isinstance(value, ast.expr)]
-        heads += [item.context_expr for item in getattr(node, "items", [])]
-        if inside or not isinstance(node, ast.If):
-            yield from heads
-        yield from inside
+        known = {one: lines_of(closure.sources, one) for one in closure.numbers}
+        self.reached = reached(closure, self.cells, known)
+
+    def for_full(self) -> set[str]:
+        """Names that the cells use for what only the full profile takes, and what makes them."""
+        nodes = [node for body in self.trees for one in body for node in ast.walk(one)]
+        chosen = [
+            k.value
+            for node in nodes
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".pick")
+            for k in node.keywords
+            if k.arg == "full"
+        ]
+        needed, n_before = _names(chosen), -1
+        while len(needed) > n_before:
+            n_before = len(needed)
+            for lines in self.cells:
+                for top in lines:
+                    bound = set().union(*map(binds, top.below()))
+                    needed |= _names([top.node]) if bound & needed else set()
+        return needed
 
 
-def _gives_up(body: list[ast.stmt]) -> bool:
-    """Whether it ends in an error, or does nothing but return a constant."""
-    only = body[0] if len(body) == 1 else None
-    constant = isinstance(only, ast.Return) and (
-        only.value is None or isinstance(only.value, ast.Constant)
+def _names(nodes: list[ast.AST]) -> set[str]:
+    return {node.id for one in nodes for node in ast.walk(one) if isinstance(node, ast.Name)}
+
+
+# --- pairs ---------------------------------------------------------------------------------
+
+
+def _pairs(old: _Program, new: _Program) -> dict[Definition, Definition]:
+    """For definitions of now those that they were; each stands in one pair.
+
+    Whatever the pairs, what is not the same in them is found: a pair chosen badly asks for more.
+    """
+    pairs: dict[Definition, Definition] = {}
+
+    def join(name_of_old, name_of_new) -> None:
+        left: dict = {}
+        for one in sorted(set(old.reached) - set(pairs.values()), key=str):
+            left.setdefault(name_of_old(one), []).append(one)
+        for one in sorted(set(new.reached) - set(pairs), key=str):
+            if candidates := left.get(name_of_new(one)):
+                pairs[one] = candidates.pop(0)
+
+    join(str, str)
+    join(_bare, _bare)
+    blank = {one: "" for one in (*old.reached, *new.reached)}
+    named = blank | {one: str(was) for one, was in pairs.items()}
+    named |= {one: str(one) for one in pairs.values()}
+    join(*(lambda one, of=of: _dump(of.reached[one], named) for of in (old, new)))
+    return pairs
+
+
+def _bare(one: Definition) -> str:
+    return one.name.lstrip("_") or str(one)
+
+
+def _dump(lines: list[Line], named: dict) -> str:
+    """Lines in one text, structure and all."""
+    told = []
+    for line in lines:
+        told.append(line.label + line.text(lambda one: named.get(one, one.name)))
+        told += [f"{name}({_dump(below, named)})" for name, below in line.branches.items()]
+    return "\n".join(told)
+
+
+# --- lines ---------------------------------------------------------------------------------
+
+
+class _Comparison:
+    """Holds two programs against each other; `gone` and `come` are the lines that differ."""
+
+    def __init__(self, old: _Program, new: _Program):
+        self.old, self.new = old, new
+        self.pairs = _pairs(old, new)
+        self.names = {one: str(one) for one in old.reached}
+        self.names |= {one: f"new {one}" for one in new.reached}
+        self.names |= {one: str(was) for one, was in self.pairs.items()}
+        self.gone: list[Line] = []
+        self.come: list[Line] = []
+        # The ifs around lines that went, with none in their place, and around those that came.
+        self.losing: list[tuple[Line, Line]] = []
+        self.gaining: list[tuple[Line, Line]] = []
+        self.loses = self.gains = False
+        self.owners = {
+            line.owner: self.name_of(one) for one, lines in new.reached.items() for line in lines
+        }
+
+    def name_of(self, one: Definition) -> str:
+        return self.names.get(one, one.name)
+
+    def changes(self) -> Changes:
+        """What must have run, before and now."""
+        was = set(self.pairs.values())
+        for lines, others in zip(self.old.cells, self.new.cells, strict=True):
+            self.block(lines, others, ())
+        for one, lines in self.new.reached.items():
+            self.block(self.old.reached[self.pairs[one]] if one in self.pairs else [], lines, ())
+        for one in self.old.reached.keys() - was:
+            self.block(self.old.reached[one], [], ())
+        self.refuse_what_no_run_tells()
+        found = Changes(
+            [place for line in self.gone for place in places_of(line)],
+            [place for line in self.come for place in places_of(line)],
+        )
+        # A line that leaves a branch may have gone where it always runs.
+        around = (self.losing if self.gains else []) + (self.gaining if self.loses else [])
+        for pair in around:
+            for side, line in zip((found.before, found.now), pair, strict=True):
+                if place := both_ways(line):
+                    side.append(place)
+        sides = ((self.gone, found.before), (self.come, found.now))
+        told = literals.unheard_of(self.gone, self.come, self.owner_of)
+        for (lines, places), new in zip(sides, told, strict=True):
+            places[:] = [*dict.fromkeys(places)]
+            self.ask_for_literals(lines, places, new)
+        return found
+
+    def owner_of(self, line: Line) -> str:
+        """The pair, or the cell, that a line belongs to."""
+        return self.owners.get(line.owner, line.owner.of)
+
+    def block(self, old: list[Line], new: list[Line], around: tuple) -> None:
+        """Lines that stood below one head, and those that stand there now."""
+        keys_of = [[line.key(self.name_of) for line in lines] for lines in (old, new)]
+        matcher = SequenceMatcher(None, *keys_of, autojunk=False)
+        for what, a, b, c, d in matcher.get_opcodes():
+            if what == "equal":
+                for was, line in zip(old[a:b], new[c:d], strict=True):
+                    self.same(was, line, around)
+                continue
+            gone = [one for top in old[a:b] for one in top.below()]
+            come = [one for top in new[c:d] for one in top.below()]
+            self.gone += gone
+            self.come += come
+            n_gone, n_come = (len([*_counting(lines)]) for lines in (gone, come))
+            if n_gone and not n_come:
+                self.loses = True
+                self.losing += around
+            if n_come and not n_gone:
+                self.gains = True
+                self.gaining += around
+
+    def same(self, old: Line, new: Line, around: tuple) -> None:
+        """A line that is still there; what is below it may not be."""
+        if old.text(self.name_of) != new.text(self.name_of):
+            self.gone.append(old)
+            self.come.append(new)
+            if old.made:
+                self.refuse(new, "its value is another; who uses it may not run")
+            if old.kind == "def" and _moved(parameters(old.node)[0], parameters(new.node)[0]):
+                self.refuse(new, "it takes its arguments in another order")
+        if isinstance(new.node, ast.If):
+            around = (*around, (old, new))
+        for name in dict.fromkeys((*old.branches, *new.branches)):
+            below = old.branches.get(name, []), new.branches.get(name, [])
+            self.block(*below, around)
+            if name == "fields" and _moved(*([one.label for one in lines] for lines in below)):
+                self.refuse(new, "its fields stand in another order")
+            if name == "fields" and (old.node.bases or new.node.bases):
+                labels = [{one.label for one in lines} for lines in below]
+                if labels[0] != labels[1] and not _is_tuple(new):
+                    self.refuse(new, "it has other fields, which may be those of a base")
+
+    def refuse(self, line: Line, why: str) -> None:
+        at = next(one.lineno for one in (line.node, *line.parts) if hasattr(one, "lineno"))
+        raise BookError(
+            f"{self.new.chapter}: {line.owner.of}, line {at}: {why}; only a full run can vouch "
+            f"for it: make record CHAPTER={self.new.chapter}"
+        )
+
+    def refuse_what_no_run_tells(self) -> None:
+        """What ran because it was read, and what tells the profiles apart."""
+        paired = {self.name_of(one) for one in self.pairs}
+        needed = self.old.for_full() | self.new.for_full()
+        for line in (*self.gone, *self.come):
+            if line.kind == "effect":
+                self.refuse(line, "it does something when its module is read")
+            if line.kind == "base" and not _only_new(line, self.names, paired):
+                self.refuse(line, "a class has another base")
+            if any(_tells_profile(part) for part in line.parts):
+                self.refuse(line, "what only the full profile takes may be another")
+            if line.owner.file.startswith("cell ") and binds(line) & needed:
+                self.refuse(line, "what only the full profile takes is made of it")
+
+    def ask_for_literals(self, lines: list[Line], places: list[Place], new: dict) -> None:
+        """Have places say what literals they hold that stood nowhere before.
+
+        One that is made counts where it is used.
+        """
+        used = {_made_name(line): told for line, told in new.items() if line.made}
+        n_before = -1
+        while len(used) > n_before:
+            n_before = len(used)
+            for line in lines:
+                names = [name for part in line.parts for name in _mentioned(part)]
+                told = next((used[name] for name in names if name in used), "")
+                if told and line.made:
+                    used.setdefault(_made_name(line), told)
+                elif told:
+                    new.setdefault(line, told)
+        for line in lines:
+            if line in new and not line.made:
+                fresh = {*places_of(line)}
+                places[:] = [
+                    dataclasses.replace(place, literal=new[line]) if place in fresh else place
+                    for place in places
+                ]
+
+
+def _made_name(line: Line) -> str:
+    return line.owner.of.rpartition(".")[2] if line.kind == "value" else line.label
+
+
+def _counting(lines: list[Line]) -> Iterator[Line]:
+    """Lines that do something, where all goes well."""
+    return (line for line in lines if not line.made and not line.fatal)
+
+
+def _moved(old: list[str], new: list[str]) -> bool:
+    """Whether one that is in both stands in another place."""
+    return any(name and name in new and new.index(name) != i for i, name in enumerate(old))
+
+
+def _is_tuple(line: Line) -> bool:
+    return [ast.unparse(base).rpartition(".")[2] for base in line.node.bases] == ["NamedTuple"]
+
+
+def _only_new(line: Line, names: dict, paired: set[str]) -> bool:
+    """Whether a base is a class that is there on one side alone."""
+    targets = [*line.form.targets()]
+    return bool(targets) and all(names.get(one) not in paired for one in targets)
+
+
+def _tells_profile(part: ast.AST) -> bool:
+    return any(
+        isinstance(told := getattr(node, name, None), str) and told in texts
+        for node in ast.walk(part)
+        for name, texts in TELLS.items()
     )
-    return isinstance(body[-1], ast.Raise) or constant
+
+
+def _mentioned(part: ast.AST) -> Iterator[str]:
+    for node in ast.walk(part):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.keyword) and node.arg:
+            yield node.arg

@@ -64,7 +64,7 @@ def full(seed=0):
 
 
 def test_quick_runs_keep_no_checkpoint(monkeypatch):
-    """Wherever the folder is said to be; unless the proof of a carry asks for some."""
+    """Wherever the folder is said to be; unless a carry asks for some."""
     monkeypatch.setenv("EBMREF_CHECKPOINTS", "somewhere")
     run = runs.begin("01-x", "quick", 0, "cpu")
     assert run.checkpoint("gan") is None
