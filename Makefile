@@ -22,6 +22,9 @@ PY := .venv/bin/python
 EBM := $(PY) -m ebmbook.press
 CHOSEN := $(if $(CHAPTER),--chapter "$(CHAPTER)")
 SIZE := $(if $(PROFILE),--profile "$(PROFILE)")
+# Through the environment: make would split a value at its spaces, and lose its quotes.
+export PARAMS
+GIVEN := $(SIZE) $(if $(SEED),--seed "$(SEED)") $(if $(PARAMS),--parameter "$$PARAMS")
 FRESH ?=
 # nbval: a whole notebook stays in one worker; records are judged in the quick profile, by its
 # runs where these are fresh, else by a kernel; FRESH=1: by a kernel in any case.
@@ -35,9 +38,9 @@ help:
 	@echo "make book     run the chapters that changed (quick profile) and render them"
 	@echo "make test     unit tests, theorems, pipeline, and the committed records against the runs"
 	@echo "make nbval    the records alone: FRESH=1 executes them though their runs are fresh"
-	@echo "make html     render the committed records, nothing executed"
+	@echo "make html     render the committed records, or a run: PROFILE= SEED= PARAMS=; executes nothing"
 	@echo "make run      run chapters: CHAPTER= PROFILE=quick|full SEED= DEVICE= PARAMS='name=value ...'"
-	@echo "make check    hold the last run of PROFILE against the ledger"
+	@echo "make check    hold what ran against the ledger: CHAPTER= PROFILE= SEED= PARAMS="
 	@echo "make record   make the committed notebooks anew: CHAPTER= PROFILE=quick|full ANEW=1"
 	@echo "make carry    keep full records across a change that changes no number: CHAPTER="
 	@echo "make bench    samplers against public peers, into _build/bench: ONLY='hmc/*/100'"
@@ -46,7 +49,7 @@ help:
 	@echo "make lint     ruff        make lock   pin the versions anew        make clean"
 
 .venv/ready: requirements.lock pyproject.toml tools/setup.sh
-	@tools/setup.sh
+	@sh tools/setup.sh
 
 book: .venv/ready
 	@$(EBM) run --profile quick --jobs $(JOBS)
@@ -54,11 +57,10 @@ book: .venv/ready
 	@$(EBM) check --profile quick --brief
 
 run: .venv/ready
-	@$(EBM) run $(SIZE) --jobs $(JOBS) $(CHOSEN) $(if $(SEED),--seed "$(SEED)") \
-	  $(if $(DEVICE),--device "$(DEVICE)") $(foreach p,$(PARAMS),--parameter "$(p)")
+	@$(EBM) run $(GIVEN) --jobs $(JOBS) $(CHOSEN) $(if $(DEVICE),--device "$(DEVICE)")
 
 check: .venv/ready
-	@$(EBM) check $(SIZE)
+	@$(EBM) check $(GIVEN) $(CHOSEN)
 
 record: .venv/ready
 	@$(EBM) record $(SIZE) --jobs $(JOBS) $(CHOSEN) $(if $(ANEW),--anew)
@@ -67,7 +69,7 @@ carry: .venv/ready
 	@$(EBM) carry $(CHOSEN)
 
 html: .venv/ready
-	@$(EBM) html
+	@$(EBM) html $(GIVEN)
 
 test: lint
 	@OMP_NUM_THREADS=$(THREADS) $(PY) -m pytest -q -n $(JOBS) tests
@@ -90,7 +92,7 @@ bench-refining: .venv/ready
 	@$(PY) bench/refining.py
 
 .venv/peers: .venv/ready pyproject.toml
-	@tools/setup.sh peers
+	@sh tools/setup.sh peers
 
 lock: .venv/ready
 	uv pip compile -q --universal --generate-hashes --extra book --extra test \

@@ -1,12 +1,21 @@
 """Which files of data a run reads, told by their content: a part of what its numbers depend on.
 
-They are looked up in the folder that `$EBMREF_DATA` names, wherever that is.
+They are looked up in the folder that `$EBMREF_DATA` names, wherever that is. Which sets a chapter
+is going to read stands in `book/data.yml`.
 """
 
 import hashlib
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ebmbook.claims import LedgerError, find_claims
+
+DOWNLOAD = "download"  # the parameter that asks for what is missing
 
 _read: set[Path] = set()
 _watching = False
@@ -16,6 +25,37 @@ def folder() -> Path | None:
     """The folder of data, or None."""
     named = os.environ.get("EBMREF_DATA")
     return Path(named).expanduser().resolve() if named else None
+
+
+def require(
+    chapter: str, profile: str, parameters: Mapping[str, Any], claims: Path | None = None
+) -> None:
+    """Look whether the sets are there that a chapter is going to read.
+
+    Nothing is looked for where no `data.yml` lies beside the claims, as with a notebook alone.
+
+    Args:
+        parameters: the chapter's, by name; more names do no harm.
+        claims: the folder of claims; None: looked for, see `ebmbook.claims.find_claims`.
+
+    Raises:
+        LedgerError: one of them is missing; the message says which, and how to get it.
+    """
+    claims = claims or find_claims()
+    path = claims.parent / "data.yml" if claims else None
+    if path is None or not path.is_file() or parameters.get(DOWNLOAD):
+        return
+    for name, usual in yaml.safe_load(path.read_text(encoding="utf-8")).get(chapter, {}).items():
+        wanted = parameters.get(name) or usual.get(profile)
+        if wanted is None:
+            continue
+        from ebmref import data  # torch takes seconds to import
+
+        try:
+            # torchvision looks for all files of a set, whichever part is asked for.
+            data.pictures(wanted, "test")
+        except (FileNotFoundError, ValueError) as error:
+            raise LedgerError(f"{chapter}: the {profile} profile reads {error}") from None
 
 
 def watch() -> None:

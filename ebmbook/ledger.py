@@ -49,9 +49,12 @@ def start(
 
     Raises:
         ValueError: unknown profile or device, bad seed.
+        LedgerError: data that the chapter reads, by its parameters, are missing.
     """
     global _open
     run = begin(chapter, profile, seed, device)
+    # Here, and not after an hour: a notebook's parameters are its globals.
+    inputs.require(chapter, run.profile, sys._getframe(1).f_globals)
     plots.use_style()
     inputs.watch()
     _open = _Open(run)

@@ -6,47 +6,37 @@ import os
 import signal
 import sys
 
-import yaml
-
 from ebmbook import ENDINGS, INTERRUPTED, claims
-from ebmbook.press import notebooks, records, site
-from ebmbook.press.notebooks import BOOK, CLAIMS, ROOT, BookError
-from ebmbook.press.runner import Variant, run_chapters
+from ebmbook.press import notebooks, parameters, records, site
+from ebmbook.press.notebooks import CLAIMS, ROOT, BookError
+from ebmbook.press.runner import Variant, has_run, results_of_run, run_chapters
 from ebmbook.profiles import resolve_profile
 from ebmref.files import write_atomic
 
 
 def _variant(args: argparse.Namespace) -> Variant:
     """The profile and parameters of the command line, checked."""
-    if args.device:
+    if getattr(args, "device", None):
         # Only here: torch takes seconds to import.
         from ebmbook.runs import resolve_device
 
         os.environ["EBMREF_DEVICE"] = str(resolve_device(args.device))
-    parameters = {}
+    given = {}
     for text in args.parameter:
-        name, separator, value = text.partition("=")
-        if not separator or not name.isidentifier():
-            raise BookError(f"a parameter is NAME=VALUE; got {text!r}")
-        parameters[name] = yaml.safe_load(value)
+        given |= parameters.split(text)
     if args.seed is not None:
-        parameters["seed"] = args.seed
-    return Variant(resolve_profile(args.profile), parameters)
+        given["seed"] = args.seed
+    return Variant(resolve_profile(args.profile), parameters.parse(_chosen(args), given))
 
 
 def _chosen(args: argparse.Namespace) -> list[str]:
-    return [notebooks.require_chapter(args.chapter)] if args.chapter else notebooks.chapters()
+    named = getattr(args, "chapter", None)
+    return [notebooks.require_chapter(named)] if named else notebooks.chapters()
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the chapters that changed."""
     variant = _variant(args)
-    # A parameter that the chapter does not have would be injected and never read.
-    for chapter in _chosen(args):
-        known = notebooks.parameters(chapter)
-        for name in variant.parameters:
-            if name not in known:
-                raise BookError(f"{chapter}: no parameter {name!r}; it has {', '.join(known)}")
     run_chapters(_chosen(args), variant, args.jobs)
     print(f"runs: {variant.folder.relative_to(ROOT)}", file=sys.stderr)
     return 0
@@ -74,25 +64,26 @@ def carry(args: argparse.Namespace) -> int:
 
 
 def html(args: argparse.Namespace) -> int:
-    """Render the records, or the runs of a profile."""
-    if args.profile is None:
-        page = site.build("record", BOOK)
-    else:
-        page = site.build(args.profile, Variant(resolve_profile(args.profile)).folder)
+    """Render the records, or the runs of a profile, a seed, a parameter."""
+    variant = None
+    if args.profile is not None or args.seed is not None or args.parameter:
+        variant = _variant(args)
+    page = site.build(variant)
     print(f"open {page.relative_to(ROOT)}")
     return 0
 
 
 def check(args: argparse.Namespace) -> int:
-    """Hold a run against the ledger; 1 when a verdict is not borne out."""
-    folder = Variant(resolve_profile(args.profile)).folder
-    measures = {}
-    for chapter in notebooks.chapters():
-        path = folder / "results" / f"{chapter}.json"
-        if not path.is_file():
-            raise BookError(f"{chapter}: no results in {folder.relative_to(ROOT)}; run it first")
-        measures[chapter] = claims.parse_results(path.read_text(), path.name)["measures"]
-    judgements = claims.judge_all(notebooks.claims_in_order(), measures)
+    """Hold what ran against the ledger; 1 when a verdict is not borne out."""
+    variant = _variant(args)
+    ran = [chapter for chapter in _chosen(args) if has_run(chapter, variant)]
+    folder = variant.folder
+    if not ran:
+        asked = ", ".join(_chosen(args))
+        raise BookError(f"{asked}: no results in {folder.relative_to(ROOT)}; run it first")
+    measures = {chapter: results_of_run(chapter, variant)["measures"] for chapter in ran}
+    asked = [claim for claim in notebooks.claims_in_order() if claim.chapter in ran]
+    judgements = claims.judge_all(asked, measures)
     for judgement in judgements if not args.brief else []:
         print("\n".join(judgement.rows()))
     table = [judgement.as_dict() for judgement in judgements]
@@ -100,6 +91,8 @@ def check(args: argparse.Namespace) -> int:
     settled = [judgement for judgement in judgements if judgement.verdict != "open"]
     broken = [judgement for judgement in judgements if not judgement.holds]
     print(f"{len(settled)} of {len(judgements)} claims settled, {len(broken)} not borne out")
+    if rest := [chapter for chapter in _chosen(args) if chapter not in ran]:
+        print(f"judged {', '.join(ran)}; not run: {', '.join(rest)}", file=sys.stderr)
     for judgement in broken:
         print(judgement.line(), file=sys.stderr)
     return 1 if broken else 0
@@ -113,7 +106,7 @@ def main() -> int:
         command = commands.add_parser(function.__name__, help=function.__doc__)
         command.set_defaults(function=function)
         command.add_argument("--profile", help="quick or full; records are full")
-        if function in (run, record, carry):
+        if function is not html:
             command.add_argument("--chapter", help="one chapter, for example why-energy")
         if function in (run, record):
             command.add_argument("--jobs", type=int, default=1, help="chapters at a time")
@@ -122,11 +115,12 @@ def main() -> int:
         if function is check:
             command.add_argument("--brief", action="store_true", help="the last line alone")
         if function is run:
-            command.add_argument("--seed", type=int)
             command.add_argument("--device", help="cpu or cuda; a GPU where there is one")
+        if function in (run, html, check):
+            command.add_argument("--seed", help="of the runs, a whole number")
             command.add_argument(
-                "--parameter", action="append", default=[], metavar="NAME=VALUE",
-                help="any parameter of the chapter's parameters cell",
+                "--parameter", action="append", default=[], metavar="NAME=VALUE ...",
+                help="any parameters of the chapter's parameters cell",
             )  # fmt: skip
     # A polite kill is an interrupt: children end, nothing half-written stays.
     for how in ENDINGS:

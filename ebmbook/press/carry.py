@@ -54,6 +54,7 @@ def carry(name: str) -> str:
     path = notebooks.record_path(name)
     record = notebooks.read(path)
     results = notebooks.results_of(record, path.name)
+    records.require_unaltered(name, record)
     stamp = record.metadata["ebmref"]
     asked = (results["profile"], stamp["parameters"])
     now = Tree(notebooks.ROOT, notebooks.source_path(name))

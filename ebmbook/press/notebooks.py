@@ -7,6 +7,7 @@ is a run installed beside its source.
 
 import ast
 import json
+import os
 import threading
 from collections.abc import Iterator
 from functools import lru_cache
@@ -17,6 +18,7 @@ import jupytext
 import nbformat
 import yaml
 from nbformat import NotebookNode
+from sphinx_external_toc.parsing import MalformedError, parse_toc_yaml
 
 from ebmbook import claims, keys
 from ebmref.files import write_atomic
@@ -36,18 +38,28 @@ class BookError(Exception):
 
 
 def chapters() -> list[str]:
-    """The executed chapters, in the order of `_toc.yml`, which names their notebooks."""
-    paths = map(Path, _files(yaml.safe_load((ROOT / "_toc.yml").read_text())))
+    """The executed chapters, in the order of `_toc.yml`, which names their notebooks.
+
+    Raises:
+        BookError: it cannot be read, has entries of no known form, or names one twice.
+    """
+    try:
+        toc = parse_toc_yaml(ROOT / "_toc.yml")
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, MalformedError) as error:
+        raise BookError(f"_toc.yml: {' '.join(str(error).split())}") from None
+
+    def below(page: str) -> Iterator[str]:
+        for file in toc[page].child_files():
+            yield file
+            yield from below(file)
+
+    paths = map(Path, below(toc.root.docname))
     return [path.stem for path in paths if path.suffix == ".ipynb"]
 
 
-def _files(toc: dict[str, Any]) -> Iterator[str]:
-    """The files below one entry of a table of contents, in the order of reading."""
-    for kind in ("parts", "chapters", "sections"):
-        for entry in toc.get(kind) or []:
-            if "file" in entry:
-                yield entry["file"]
-            yield from _files(entry)
+def python_path() -> str:
+    """For the environment of a child: this checkout's packages before any installed ones."""
+    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
 
 
 def require_chapter(name: str) -> str:
@@ -89,22 +101,45 @@ def record_path(chapter: str) -> Path:
 
 
 def draft(chapter: str) -> NotebookNode:
-    """The source as a notebook without outputs; cell ids are stable."""
-    notebook = jupytext.read(source_path(chapter))
+    """The source as a notebook without outputs; cell ids are stable.
+
+    Raises:
+        BookError: there is no such source, it is no text notebook, or it has no cell of code.
+    """
+    path = source_path(chapter)
+    try:
+        notebook = jupytext.read(path)
+    except FileNotFoundError:
+        raise BookError(f"{path.name}: no such chapter, though _toc.yml names it") from None
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise BookError(f"{path.name}: not a text notebook ({reason})") from None
+    if not code_cells(notebook):
+        raise BookError(f"{path.name}: not a text notebook (it has no {{code-cell}})")
     for i, cell in enumerate(notebook.cells):
         cell.id = f"{chapter}-{i:02d}"
     return notebook
 
 
-def parameters(chapter: str) -> list[str]:
-    """Names in the chapter's parameters cell."""
+def parameters(chapter: str) -> dict[str, Any]:
+    """Names and defaults in the chapter's parameters cell.
+
+    Raises:
+        BookError: it has no such cell, or one whose defaults are no plain values.
+    """
     for cell in draft(chapter).cells:
         if "parameters" in cell.metadata.get("tags", []):
-            return [
-                node.targets[0].id
-                for node in ast.parse(cell.source).body
-                if isinstance(node, ast.Assign)
-            ]
+            try:
+                return {
+                    node.targets[0].id: ast.literal_eval(node.value)
+                    for node in ast.parse(cell.source).body
+                    if isinstance(node, ast.Assign)
+                }
+            except (ValueError, SyntaxError, AttributeError):
+                raise BookError(
+                    f"{chapter}: its parameters cell must hold lines 'name = value', with plain "
+                    "values"
+                ) from None
     raise BookError(f"{chapter}: no cell is tagged 'parameters'")
 
 
@@ -237,13 +272,20 @@ def is_of_its_verdicts(chapter: str, notebook: NotebookNode) -> bool:
     """Whether its last cell shows the verdicts that its numbers earn under today's claims."""
     measures = results_of(notebook, chapter)["measures"]
     outputs = code_cells(notebook)[-1].outputs if code_cells(notebook) else []
-    printed = "".join(output.get("text", "") for output in outputs)
+    # Whatever else stood there would be on the page, and held against nothing.
+    printed = "".join(output.get("text", repr(output)) for output in outputs)
     return printed == verdict_lines(chapter, measures)
 
 
 def renewed(chapter: str, notebook: NotebookNode) -> NotebookNode:
-    """A run of the same code with the source's words and the verdicts of today's claims."""
+    """A run of the same code with the source's words and the verdicts of today's claims.
+
+    Raises:
+        BookError: its cells are not those of the source.
+    """
     fresh = draft(chapter)
+    if len(code_of(fresh)) != len(code_of(notebook)):
+        raise BookError(f"{chapter}: the source and its run have not the same cells of code")
     for cell, old in zip(code_cells(fresh), code_cells(notebook), strict=True):
         cell.outputs = old.outputs
     if not is_of_its_verdicts(chapter, notebook):
@@ -251,4 +293,5 @@ def renewed(chapter: str, notebook: NotebookNode) -> NotebookNode:
         last = nbformat.v4.new_output("stream", name="stdout", text=text)
         code_cells(fresh)[-1].outputs = [last]
     fresh.metadata = notebook.metadata
+    fresh.metadata["ebmref"]["results"]["chapter"] = chapter
     return normalise(fresh)

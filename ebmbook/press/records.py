@@ -4,11 +4,12 @@ import base64
 import datetime
 import subprocess
 import sys
+from collections.abc import Iterator
 
 from nbformat import NotebookNode
 
 from ebmbook import claims, inputs
-from ebmbook.press import notebooks
+from ebmbook.press import notebooks, outputs
 from ebmbook.press.notebooks import BOOK, ROOT, BookError
 from ebmbook.press.runner import Variant, run_chapters
 from ebmref.files import whole
@@ -16,6 +17,7 @@ from ebmref.files import whole
 # A clone carries every record: figures stay few and small.
 MAX_BYTES = 600_000
 COVER = BOOK / "_static" / "cover.png"
+PROFILE = "full"
 
 
 def make_records(names: list[str], profile: str, jobs: int, *, anew: bool = False) -> None:
@@ -76,13 +78,26 @@ def cover_of(notebook: NotebookNode) -> bytes | None:
 def _is_of_same_code(name: str, variant: Variant) -> bool:
     """Whether a new run could differ from the record in what it shows alone."""
     try:
-        stamp = notebooks.read(notebooks.record_path(name)).metadata["ebmref"]
+        record = notebooks.read(notebooks.record_path(name))
+        stamp = record.metadata["ebmref"]
         made_by = stamp["key"]
         read = stamp["results"].get("data", {})
-    except (BookError, KeyError):
+        if outputs.faults(name, record) or list(_of_size(name, stamp)):
+            return False
+    except (BookError, claims.LedgerError, KeyError):
         return False
     now = notebooks.keys_of(name, variant.profile, variant.parameters)
     return made_by == now["key"] and not inputs.changed(read)
+
+
+def require_unaltered(name: str, record: NotebookNode) -> None:
+    """Look whether a record's outputs are those of its run.
+
+    Raises:
+        BookError: they are not; says what is, and what to do.
+    """
+    if altered := outputs.faults(name, record):
+        raise BookError(altered[0])
 
 
 def faults(name: str) -> list[str]:
@@ -99,8 +114,21 @@ def faults(name: str) -> list[str]:
     return [f"{line}; make it anew with: make record CHAPTER={name}" for line in found]
 
 
-def _faults(name: str, record: NotebookNode, results: dict):
+def _of_size(name: str, stamp: dict) -> Iterator[str]:
+    """Records are of the full profile, the chapter's own seed and no other parameter."""
+    results, usual = stamp["results"], notebooks.parameters(name).get("seed", 0)
+    if results["profile"] != PROFILE:
+        yield f"{name}: the record is of the {results['profile']} profile; records are {PROFILE}"
+    if results["seed"] != usual:
+        yield f"{name}: the record is of seed {results['seed']}; the chapter's is {usual}"
+    if given := stamp.get("parameters"):
+        yield f"{name}: the record was made with {', '.join(given)} set; records set nothing"
+
+
+def _faults(name: str, record: NotebookNode, results: dict) -> Iterator[str]:
     stamp = record.metadata["ebmref"]
+    yield from outputs.faults(name, record)
+    yield from _of_size(name, stamp)
     now = notebooks.keys_of(name, results["profile"], stamp.get("parameters", {}))
     if stamp.get("key") != now["key"]:
         yield (

@@ -10,6 +10,7 @@ that executes the chapter. A killed run's folder is swept by the next run of any
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,9 +26,10 @@ from typing import Any, TextIO
 from nbformat import NotebookNode
 from tqdm import tqdm
 
-from ebmbook import INTERRUPTED, inputs
-from ebmbook.press import notebooks
-from ebmbook.press.notebooks import BOOK, CHECKPOINTS, CLAIMS, ROOT, RUNS, BookError
+from ebmbook import INTERRUPTED, inputs, keys
+from ebmbook.claims import LedgerError, parse_results
+from ebmbook.press import notebooks, outputs
+from ebmbook.press.notebooks import BOOK, CHECKPOINTS, CLAIMS, RUNS, BookError
 
 LOCKS = RUNS.parent / "locks"
 COMPLAINTS = "stderr.txt"  # of the child, in the work folder
@@ -44,14 +46,18 @@ class Variant:
     def folder(self) -> Path:
         """Where its runs live: the plain profile's own folder, others beside it."""
         extras = [f"{name}-{value}" for name, value in sorted(self.parameters.items())]
-        return RUNS / "-".join([self.profile, *extras]).replace("/", "_")
+        told = "-".join([self.profile, *extras])
+        # Any text may be a value, and not every one is a name of a folder.
+        name = re.sub(r"[^\w.+-]", "_", told)[:80]
+        return RUNS / (name if name == told else f"{name}-{keys.digest(told)}")
 
 
 def run_chapters(names: list[str], variant: Variant, jobs: int = 1) -> list[str]:
     """Run those of the chapters that changed since their last run; returns their names.
 
     Raises:
-        BookError: names every chapter that failed, its cell and its error.
+        BookError: names every chapter whose data are missing, and then nothing is run; or every
+            chapter that failed, its cell and its error.
     """
     sweep()
     stale = []
@@ -65,6 +71,7 @@ def run_chapters(names: list[str], variant: Variant, jobs: int = 1) -> list[str]
         else:
             notebooks.write(notebooks.renewed(name, run), variant.folder / f"{name}.ipynb")
             tqdm.write(f"{name}: same code, its words and verdicts are new", file=sys.stderr)
+    _require_data(stale, variant)
     # Chapters side by side share the cores; more threads than cores is slower than fewer.
     at_once = max(1, min(jobs, len(stale)))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // at_once)))
@@ -95,6 +102,48 @@ def run_chapters(names: list[str], variant: Variant, jobs: int = 1) -> list[str]
     return stale
 
 
+def _require_data(names: list[str], variant: Variant) -> None:
+    """Look for the data of all chapters before the first is run.
+
+    Raises:
+        BookError: names every chapter whose data are missing.
+    """
+    missing = []
+    for name in names:
+        try:
+            given = notebooks.parameters(name) | variant.parameters
+            inputs.require(name, variant.profile, given, CLAIMS)
+        except LedgerError as error:
+            missing.append(f"{error}; nothing was run")
+    if missing:
+        raise BookError("\n".join(missing))
+
+
+def has_run(chapter: str, variant: Variant) -> bool:
+    """Whether a run of the chapter, of whatever code, is in place with its results."""
+    notebook = variant.folder / f"{chapter}.ipynb"
+    return notebook.is_file() and _results_path(chapter, variant).is_file()
+
+
+def results_of_run(chapter: str, variant: Variant) -> dict[str, Any]:
+    """The results that a run left, which must be those of the notebook beside it.
+
+    Raises:
+        LedgerError: they are damaged.
+        BookError: they are of another run.
+    """
+    path = _results_path(chapter, variant)
+    results = parse_results(path.read_text(), path.name)
+    notebook = variant.folder / f"{chapter}.ipynb"
+    if results != notebooks.results_of(notebooks.read(notebook), notebook.name):
+        raise BookError(f"{path.name} is not of the run that left {notebook.name}; run it again")
+    return results
+
+
+def _results_path(chapter: str, variant: Variant) -> Path:
+    return variant.folder / "results" / f"{chapter}.json"
+
+
 def is_fresh(chapter: str, variant: Variant) -> bool:
     """Whether the chapter's last run is whole and of the present source, code, data and claims."""
     run = _of_same_code(chapter, variant)
@@ -104,7 +153,7 @@ def is_fresh(chapter: str, variant: Variant) -> bool:
 def _of_same_code(chapter: str, variant: Variant) -> NotebookNode | None:
     """The chapter's last run, if a new one could differ in words and verdicts alone."""
     path = variant.folder / f"{chapter}.ipynb"
-    if not path.is_file() or not (variant.folder / "results" / f"{chapter}.json").is_file():
+    if not has_run(chapter, variant):
         return None
     try:
         run = notebooks.read(path)
@@ -112,7 +161,9 @@ def _of_same_code(chapter: str, variant: Variant) -> NotebookNode | None:
         same = stamp["parameters"] == variant.parameters and stamp["device"] == _device()
         read = stamp["results"].get("data", {})
         made_by = {name: stamp[name] for name in ("key", "look")}
-    except (BookError, KeyError):
+        if outputs.faults(chapter, run):
+            return None
+    except (BookError, LedgerError, KeyError):
         return None
     now = notebooks.keys_of(chapter, variant.profile, variant.parameters)
     return run if same and made_by == now and not inputs.changed(read) else None
@@ -217,14 +268,22 @@ def run_chapter(
                 raise BookError(f"{chapter}: {error}{_keep_failed(draft, chapter, variant)}")
             results = work / f"{chapter}.json"
             if not results.is_file():
-                raise BookError(f"{chapter}: the last cell must call ledger.verdicts()")
+                raise BookError(f"{chapter}: {_why_no_results(work)}")
             executed = notebooks.normalise(notebooks.read(draft))
             executed.metadata["ebmref"] = stamp | {"results": json.loads(results.read_text())}
+            outputs.seal(executed)
             notebooks.write(executed, draft)
             _install(results, draft, variant)
     except OSError as error:
         raise BookError(f"{chapter}: not run: {error.strerror or error}") from None
     tqdm.write(f"{chapter}: {time.monotonic() - began:.0f} s", file=sys.stderr)
+
+
+def _why_no_results(work: Path) -> str:
+    """What a chapter that ran to its end did wrong."""
+    if others := [path.stem for path in work.glob("*.json")]:
+        return f"its ledger.start names {others[0]!r}; it must name the chapter, as its file does"
+    return "the last cell must call ledger.verdicts()"
 
 
 def _keep_failed(draft: Path, chapter: str, variant: Variant) -> str:
@@ -243,7 +302,7 @@ def _install(results: Path, notebook: Path, variant: Variant) -> None:
 
     Between the two renames the notebook's key is not yet there: a run killed then is not fresh.
     """
-    place = variant.folder / "results" / results.name
+    place = _results_path(results.stem, variant)
     place.parent.mkdir(exist_ok=True)
     before = results.with_suffix(".before")
     if place.exists():
@@ -287,7 +346,7 @@ def _start(
         "EBMREF_RESULTS": str(draft.parent),
         "EBMREF_CLAIMS": str(CLAIMS),
         "EBMREF_CHECKPOINTS": os.environ.get("EBMREF_CHECKPOINTS") or str(CHECKPOINTS),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": notebooks.python_path(),
     }
     command = [sys.executable, "-m", "ebmbook.press.execute", str(draft), str(book)]
     command.append(json.dumps(variant.parameters))

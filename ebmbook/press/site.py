@@ -11,8 +11,9 @@ from urllib.parse import unquote, urldefrag
 
 import yaml
 
-from ebmbook.press import notebooks
+from ebmbook.press import notebooks, outputs
 from ebmbook.press.notebooks import BOOK, CLAIMS, MOVED, ROOT, BookError
+from ebmbook.press.runner import Variant, has_run
 
 SITE = ROOT / "_build" / "site"
 HTML = ROOT / "_build" / "html"
@@ -28,30 +29,57 @@ LEADS_ON = """\
 """
 
 
-def stage(name: str, notebook_folder: Path) -> Path:
-    """Lay the book out in `_build/site/<name>` with the notebooks of one folder.
+def shown(variant: Variant | None) -> dict[str, Path]:
+    """The notebook of each chapter that the pages are made of.
+
+    Args:
+        variant: its runs, and the records of the chapters that it did not run; None: records.
+
+    Raises:
+        BookError: nothing was run, a notebook is missing, or its outputs were altered.
+    """
+    chosen = {chapter: notebooks.record_path(chapter) for chapter in notebooks.chapters()}
+    if variant is not None:
+        ran = [chapter for chapter in chosen if has_run(chapter, variant)]
+        if not ran:
+            raise BookError(
+                f"{', '.join(chosen)}: no run in {variant.folder.relative_to(ROOT)} to be "
+                "rendered; make run makes it"
+            )
+        if rest := [chapter for chapter in chosen if chapter not in ran]:
+            print(f"not run, shown by their records: {', '.join(rest)}", file=sys.stderr)
+        chosen |= {chapter: variant.folder / f"{chapter}.ipynb" for chapter in ran}
+    for chapter, path in chosen.items():
+        if not path.is_file():
+            raise BookError(f"{path.name}: not there to be rendered; make run makes it")
+        if altered := outputs.faults(chapter, notebooks.read(path)):
+            raise BookError(altered[0])
+    return chosen
+
+
+def stage(name: str, chosen: dict[str, Path]) -> Path:
+    """Lay the book out in `_build/site/<name>` with a notebook for each chapter.
 
     Unchanged files keep their times, so that a second build renders only what changed.
     """
     target = SITE / name
-    chapters = notebooks.chapters()
     sources = [
         ROOT / "_config.yml",
         ROOT / "_toc.yml",
         BOOK / "references.bib",
     ]
-    sources += [path for path in BOOK.glob("*.md") if path.stem not in chapters]
+    sources += [path for path in BOOK.glob("*.md") if path.stem not in chosen]
     sources += [*CLAIMS.glob("*.yml"), *BOOK.glob("_static/*"), *BOOK.glob("_ext/*.py")]
     wanted = {path.relative_to(ROOT): path for path in sources}
-    for chapter in chapters:
-        wanted[Path("book") / f"{chapter}.ipynb"] = notebook_folder / f"{chapter}.ipynb"
+    wanted |= {Path("book") / f"{chapter}.ipynb": path for chapter, path in chosen.items()}
     for inside, path in wanted.items():
         copy = target / inside
-        if not path.is_file():
-            raise BookError(f"{path.name}: not there to be rendered; make run makes it")
         if not copy.is_file() or copy.read_bytes() != path.read_bytes():
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
+            if copy.parent.name in ("_static", "_ext"):
+                # Sphinx looks at these only where a page has changed as well.
+                shutil.rmtree(target / "_build", ignore_errors=True)
     for copy in target.rglob("*"):
         inside = copy.relative_to(target)
         if copy.is_file() and inside.parts[0] != "_build" and inside not in wanted:
@@ -59,29 +87,38 @@ def stage(name: str, notebook_folder: Path) -> Path:
     return target
 
 
-def build(name: str, notebook_folder: Path) -> Path:
+def build(variant: Variant | None = None) -> Path:
     """Render the book to `_build/html`, warnings being errors; returns its first page.
+
+    Args:
+        variant: the runs to show, see `shown`; None: the records.
 
     Raises:
         BookError: the build warned, or a link leads nowhere.
     """
-    source = stage(name, notebook_folder)
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", "-W", "-n", "--keep-going"]
+    chosen = shown(variant)
+    source = stage("record" if variant is None else variant.folder.name, chosen)
+    # Not by its console script: that has the folder's name at installation in its first line.
+    start = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", start, "build", "-W", "-n", "--keep-going"]
     log = source.with_suffix(".log")
     with log.open("w") as file:
         done = subprocess.run(
             [*command, source],
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"NO_COLOR": "1"},
+            env=os.environ | {"NO_COLOR": "1", "PYTHONPATH": notebooks.python_path()},
         )
     if done.returncode:
         # The next build must meet the same warnings again, so nothing half-read is kept.
         shutil.rmtree(source / "_build", ignore_errors=True)
-        told = re.findall(r"^.*(?:WARNING|ERROR|Error).*$", log.read_text(), flags=re.MULTILINE)
+        told = re.findall(r"^.*(?:WARNING|ERROR|Error\b).*$", log.read_text(), flags=re.MULTILINE)
         for line in told[:20]:
             print(line, file=sys.stderr)
-        raise BookError(f"the HTML build failed; the whole log: {log.relative_to(ROOT)}")
+        raise BookError(
+            f"the HTML build failed: {cause_of(log.read_text())}; the whole log: "
+            f"{log.relative_to(ROOT)}"
+        )
     built = source / "_build" / "html"
     lead_on(built / "book")
     if broken := broken_links(built):
@@ -97,6 +134,19 @@ def build(name: str, notebook_folder: Path) -> Path:
     fresh.rename(HTML)
     shutil.rmtree(old, ignore_errors=True)
     return HTML / "index.html"
+
+
+def cause_of(log: str) -> str:
+    """The line of a build's log that says best why it failed.
+
+    An error that ended it, before the one that a program raised because of that; else the first
+    warning; else the last line.
+    """
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    for pattern in (r"[\w.]*(?:Error|Exception): .|.*: No module named ", r".*(?:ERROR|WARNING): "):
+        if found := [line for line in lines if re.match(pattern, line)]:
+            return found[0]
+    return lines[-1] if lines else "it said nothing"
 
 
 def lead_on(pages: Path) -> None:

@@ -3,8 +3,10 @@
 import re
 from pathlib import Path
 
+import jupytext
 import pytest
 import yaml
+from jupytext.config import load_jupytext_config
 
 from ebmbook import claims
 from ebmbook.press import notebooks, records, site
@@ -61,6 +63,14 @@ class TestChapter:
         ]
         assert [line for line in lines if len(line) > 76] == []
 
+    def test_a_notebook_program_saves_it_as_it_is(self, chapter):
+        """Captions are wrapped as YAML wraps them, so that a save shows what was edited alone."""
+        path = notebooks.source_path(chapter)
+        notebook = jupytext.read(path)
+        config = load_jupytext_config(str(path))
+        saved = jupytext.writes(notebook, fmt="md:myst", config=config)
+        assert saved.splitlines() == path.read_text().splitlines()
+
     def test_verdict_lines_are_compared(self, chapter):
         """The last code cell prints the verdicts under nbval's eye."""
         last = [cell for cell in notebooks.draft(chapter).cells if cell.cell_type == "code"][-1]
@@ -72,6 +82,16 @@ class TestChapter:
         measures = notebooks.results_of(record, chapter)["measures"]
         judged = [claims.judge(claim, measures) for claim in CLAIMS if claim.chapter == chapter]
         assert [got.line() for got in judged if not got.holds] == []
+
+    def test_data_are_looked_for_at_the_start(self, chapter):
+        """What `book/data.yml` says is what the chapter picks, and all that its record read."""
+        source, names = notebooks.source_path(chapter).read_text(), notebooks.parameters(chapter)
+        declared = yaml.safe_load((ROOT / "book/data.yml").read_text()).get(chapter, {})
+        record = notebooks.results_of(notebooks.read(notebooks.record_path(chapter)), chapter)
+        assert bool(declared) == ("download" in names) == bool(record.get("data"))
+        for name, sets in declared.items():
+            assert names[name] is None and set(sets) == {"full"}
+            assert re.search(rf'(?:full=|^ +)"{sets["full"]}"', source, re.M), name
 
     def test_glued_numbers_were_measured(self, chapter):
         """A typed name that nobody measured would render as an error or, worse, not at all."""

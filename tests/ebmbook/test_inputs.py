@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 
-from ebmbook import inputs
+from ebmbook import inputs, ledger
+from ebmbook.claims import LedgerError
 
 
 @pytest.fixture
@@ -44,3 +45,45 @@ def test_content_counts_and_place_does_not(data, tmp_path, monkeypatch):
     assert inputs.changed(told) == ["deep/a.bin"]
     monkeypatch.delenv("EBMREF_DATA")
     assert inputs.changed(told) == []
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    """A book in which one chapter reads a set in the full profile; without a folder of data."""
+    claims = tmp_path / "claims"
+    claims.mkdir()
+    (tmp_path / "data.yml").write_text("pictures:\n  dataset: {full: mnist}\n")
+    monkeypatch.setenv("EBMREF_CLAIMS", str(claims))
+    monkeypatch.delenv("EBMREF_DATA", raising=False)
+    return tmp_path / "data.yml"
+
+
+def test_missing_data_are_named_at_once(table, tmp_path, monkeypatch):
+    """By what the profile, or who runs it, asks for; with the chapter, and what to do."""
+    with pytest.raises(LedgerError, match="pictures: the full profile reads mnist: no folder"):
+        inputs.require("pictures", "full", {"dataset": None})
+    monkeypatch.setenv("EBMREF_DATA", str(tmp_path))
+    with pytest.raises(LedgerError, match="reads mnist: missing or damaged under"):
+        inputs.require("pictures", "full", {})
+    with pytest.raises(LedgerError, match="reads cifar10: missing or damaged under"):
+        inputs.require("pictures", "quick", {"dataset": "cifar10"})
+    with pytest.raises(LedgerError, match="dataset must be one of"):
+        inputs.require("pictures", "quick", {"dataset": "cats"})
+
+
+def test_nothing_missing(table):
+    """Another profile or chapter, a set that is here, one that is to be fetched, no table."""
+    inputs.require("pictures", "quick", {"dataset": None})
+    inputs.require("other", "full", {"dataset": None})
+    inputs.require("pictures", "full", {"dataset": "digits"})
+    inputs.require("pictures", "full", {"download": True})
+    table.unlink()
+    inputs.require("pictures", "full", {})
+
+
+def test_a_chapter_s_start_looks(table):
+    """With the parameters of the notebook, its globals."""
+    names = {"ledger": ledger, "dataset": None}
+    with pytest.raises(LedgerError, match="pictures: the full profile reads mnist"):
+        exec('ledger.start("pictures", "full", 0, "cpu")', names)
+    exec('ledger.start("pictures", "full", 0, "cpu")', names | {"dataset": "digits"})

@@ -243,3 +243,18 @@ def test_a_disk_that_is_really_full(dry_book, free_kb):
     assert error.startswith("01-one: ") and error.endswith("No space left on device")
     assert (status, last) == ("status 1", "status 0")
     assert before == after
+
+
+@pytest.mark.skipif(not may_mount(), reason="no mounts without root here")
+def test_a_checkout_that_may_not_be_written(copy_of_recorded):
+    """Each command that writes says so in a line, and of the chapter that it was at."""
+    book = copy_of_recorded
+    book.edit(book.source("01-one"), "Some prose", "Other prose")
+    book.edit(book.source("02-two"), "quick=100", "quick=101")
+    asked = ("run --chapter 02-two", "record --chapter 01-one", "html", "check --profile full")
+    calls = "; ".join(f"{' '.join(book.command())} {call} >/dev/null" for call in asked)
+    script = f"mount --bind . . && mount -o remount,ro,bind . && cd $PWD && {calls}"
+    done = book.shell("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script)
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == len(asked), done.stderr
+    assert all("Read-only file system" in line for line in lines)

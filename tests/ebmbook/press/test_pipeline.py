@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from ebmbook import claims
 from ebmbook.press import execute, notebooks, runner, site
+from ebmbook.press.notebooks import BookError
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -160,6 +163,26 @@ def test_parameters_reach_the_chapter(copy_of_judged):
     assert full["measures"]["one/mean"]["se"] > 2 * plain["measures"]["one/mean"]["se"]
 
 
+def test_a_copied_head_is_told_from_a_missing_end(book):
+    """A chapter that starts as another, and one that leaves no results."""
+    book.edit(book.source("01-one"), 'start("01-one"', 'start("02-two"')
+    book.edit(book.source("02-two"), "ledger.verdicts()", "print()")
+    done = book.call("run")
+    assert done.returncode == 1
+    assert "01-one: its ledger.start names '02-two'" in done.stderr
+    assert "02-two: the last cell must call ledger.verdicts()" in done.stderr
+
+
+def test_missing_data_stop_all_before_anything_is_run(book):
+    """One chapter of two wants a set that is not here: neither is run."""
+    (book.root / "book/data.yml").write_text("01-one:\n  dataset: {quick: mnist}\n")
+    book.edit(book.source("01-one"), "n = None", "dataset = None\nn = None")
+    assert_one_line(book.call("run"), "01-one", "mnist", "EBMREF_DATA", "nothing was run")
+    assert not list(book.run_folder().glob("*.ipynb"))
+    done = book.call("run", "--chapter", "01-one", "--parameter", "dataset=digits")
+    assert done.returncode == 0, done.stderr
+
+
 def test_progress_is_told_and_not_kept(book, capsys):
     """What a cell writes to stderr reaches whoever waits, line by line, and no notebook; long
     training keeps its state in the build folder, in the full profile alone."""
@@ -212,7 +235,12 @@ def test_a_failing_cell_is_named_and_the_partial_notebook_kept(copy_of_judged):
         (["run", "--parameter", "colour=red"], ["colour", "seed"]),
         (["run", "--parameter", "colour"], ["NAME=VALUE", "colour"]),
         (["check"], ["01-one", "no results"]),
-        (["html", "--profile", "quick"], ["01-one.ipynb", "make run"]),
+        (["check", "--chapter", "02-two", "--seed", "3"], ["02-two", "quick-seed-3"]),
+        (["check", "--seed", "x"], ["seed", "whole number", "'x'"]),
+        (["run", "--seed", "-1"], ["seed", "whole number >= 0", "'-1'"]),
+        (["run", "--parameter", "n=[1,"], ["n", "a whole list", "'[1,'"]),
+        (["html", "--profile", "quick"], ["01-one", "make run"]),
+        (["html", "--seed", "3"], ["01-one", "quick-seed-3", "make run"]),
     ],
 )
 def test_bad_input_is_one_line(book, args, names):
@@ -241,6 +269,31 @@ def test_bad_claims_and_results_are_one_line(copy_of_recorded):
     for command in ("check", "run", "record", "html"):
         assert_one_line(book.call(command, "--profile", "full"), "01-one.yml", "splendid")
     assert ledger.read_bytes() == before
+
+
+def test_what_ran_is_judged_and_rendered(copy_of_judged):
+    """One chapter of another seed: its claims alone are judged; the pages show it, and the other
+    by its record, and say so."""
+    book = copy_of_judged
+    seeded = ("--seed", "3", "--parameter", "n=50")
+    assert book.call("run", "--chapter", "01-one", *seeded).returncode == 0
+    done = book.call("check", *seeded)
+    assert done.returncode == 0, done.stderr
+    assert "claim-one" in done.stdout and "claim-two" not in done.stdout
+    assert done.stdout.splitlines()[-1] == "1 of 2 claims settled, 0 not borne out"
+    assert done.stderr.strip() == "judged 01-one; not run: 02-two"
+    assert_one_line(book.call("check", "--chapter", "02-two", *seeded), "02-two", "no results")
+    done = book.call("html", *seeded)
+    assert done.returncode == 0, done.stderr
+    assert "shown by their records: 02-two" in done.stderr
+    run = book.run_folder("quick-n-50-seed-3")
+    mean = claims.parse_results((run / "results/01-one.json").read_text(), "")["measures"]
+    assert str(mean["one/mean"]) in (book.root / "_build/html/book/01-one.html").read_text()
+    # A notebook and results that are not of one run are no run.
+    shutil.copy(book.results("01-one"), run / "results" / "01-one.json")
+    assert_one_line(book.call("check", *seeded), "01-one.json", "not of the run", "run it again")
+    (run / "01-one.ipynb").unlink()
+    assert_one_line(book.call("check", *seeded), "no results")
 
 
 def test_check_fails_when_a_number_leaves_its_threshold(copy_of_recorded):
@@ -324,18 +377,62 @@ class TestRecord:
         (
             "parts:\n"
             "- {caption: One, chapters: [{file: book/c.ipynb, sections: [{file: book/d.ipynb}]}]}\n"
-            "- {chapters: [{file: book/a.ipynb}, {url: 'https://example.org', title: x}]}\n"
-            "- {caption: Later, chapters: }\n",
+            "- {chapters: [{file: book/a.ipynb}, {url: 'https://example.org', title: x}]}\n",
             ["c", "d", "a"],
         ),
-        ("root: book/index", []),
+        ("", []),
     ],
 )
 def test_the_order_is_the_table_of_contents(tmp_path, monkeypatch, toc, expected):
     """In parts, chapters and sections, as they are read; a page that is not executed is none."""
-    (tmp_path / "_toc.yml").write_text(toc)
+    (tmp_path / "_toc.yml").write_text(f"format: jb-book\nroot: book/index\n{toc}")
     monkeypatch.setattr(notebooks, "ROOT", tmp_path)
     assert notebooks.chapters() == expected
+
+
+@pytest.mark.parametrize(
+    "toc, words",
+    [
+        (None, "No such file"),
+        ("", "not a mapping"),
+        ("chapters: [", "expected the node content"),
+        ("chapter: [{file: a}]", "'chapter'"),
+        ("chapters: [{fiel: a}]", "/chapters/0"),
+        ("chapters: book/a.ipynb", "/chapters"),
+        ("parts: [{caption: One}]", "/parts/0"),
+        ("chapters: [{caption: One, chapters: [{file: a}]}]", "/chapters/0"),
+        ("chapters: [{file: a}, {file: a}]", "'a'"),
+    ],
+)
+def test_a_bad_table_of_contents_is_one_line(tmp_path, monkeypatch, toc, words):
+    """Misspelt, empty, captioned where there is nothing to caption: what, and where."""
+    if toc is not None:
+        head = "format: jb-book\nroot: book/index\n" if toc else ""
+        (tmp_path / "_toc.yml").write_text(head + toc)
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    with pytest.raises(BookError, match=r"^_toc.yml: .*" + re.escape(words)) as error:
+        notebooks.chapters()
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        (None, "no such chapter, though _toc.yml names it"),
+        ("# Prose alone\n", "it has no {code-cell}"),
+        ("---\njupytext: [\n---\n\n```{code-cell}\n1\n```\n", "not a text notebook"),
+        ("\x89 \x00", "not a text notebook"),
+    ],
+)
+def test_a_bad_source_is_one_line(book, text, words):
+    """Absent, without code, damaged: whichever command meets it first."""
+    if text is None:
+        book.source("02-two").unlink()
+    else:
+        book.source("02-two").write_text(text)
+    for command in ("run", "record"):
+        done = book.call(command, "--chapter", "02-two")
+        assert_one_line(done, "02-two", words)
 
 
 def test_an_old_address_leads_on(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import nbformat
 import pytest
 from nbformat import v4
 
+from ebmbook.press import outputs
 from ebmbook.press.replay import Replay
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -90,11 +91,14 @@ def test_rings_when_a_cell_is_missing(copy_of_judged):
 
 
 def test_rings_when_a_run_has_an_error(copy_of_judged):
-    """As a kernel's error would."""
+    """As a kernel's error would; and one that came into it later has a kernel asked."""
     path = copy_of_judged.run_folder() / "01-one.ipynb"
     notebook, code = code_cells(path)
     error = {"ename": "ValueError", "evalue": "no", "traceback": ["cell 3 went wrong"]}
     code[2].outputs.append(v4.new_output("error", **error))
+    nbformat.write(notebook, path)
+    assert BY_KERNEL in nbval(copy_of_judged, *REPLAY).stdout
+    outputs.seal(notebook)
     nbformat.write(notebook, path)
     done = nbval(copy_of_judged, *REPLAY)
     assert done.returncode == 1 and BY_RUN in done.stdout

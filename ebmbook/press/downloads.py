@@ -1,0 +1,129 @@
+"""The notebook that a reader downloads: complete and legible in any notebook program.
+
+Pages are made of records, whose prose has roles and directives that Sphinx alone understands. What
+a page's download button gives is the record with its numbers and references as plain text, its
+captions, and a first cell that installs the package.
+"""
+
+import re
+import subprocess
+from collections.abc import Callable, Iterable
+
+import nbformat
+from nbformat import NotebookNode
+
+from ebmbook import claims
+from ebmbook.press import notebooks, outputs, records
+
+ROLE = re.compile(r"\{(?P<role>[a-z]+(?::[a-z]+)?)\}`(?P<target>[^`]+)`")
+FENCE = re.compile(
+    r"^(?P<fence>`{3,}|:{3,})\{(?P<kind>[a-z-]+)\}[ ]*(?P<argument>.*)\n"
+    r"(?P<body>(?:.*\n)*?)(?P=fence)[ ]*$",
+    re.MULTILINE,
+)
+OPTION = re.compile(r"\A\s*(?::[a-z-]+:.*\n)+")
+LABEL = re.compile(r"^\([\w-]+\)=\n", re.MULTILINE)
+EQUATION = re.compile(r"\s*\$\$[ ]*\((?P<label>[\w-]+)\)[ ]*$", re.MULTILINE)
+INSTALL = """\
+# The book's package, where it is not there yet.
+import importlib.util
+
+if importlib.util.find_spec("ebmbook") is None:
+    %pip install --quiet "{package}\""""
+
+
+def package() -> str:
+    """What pip installs: this commit of the repository that the checkout was cloned from.
+
+    Where it was cloned from nowhere that a reader could reach, the clone that the notebook is in.
+    """
+    try:
+        origin = records.git("remote", "get-url", "origin")
+        commit = records.git("rev-parse", "HEAD")
+    except (OSError, subprocess.CalledProcessError):
+        return "."
+    if by_ssh := re.fullmatch(r"(?:ssh://)?git@([\w.-]+)[:/](.+)", origin):
+        origin = f"https://{by_ssh[1]}/{by_ssh[2]}"
+    if not re.match(r"https://", origin):
+        return "."
+    # Whoever cloned with a password or a token does not mean to give it away.
+    origin = re.sub(r"//[^/@]*@", "//", origin)
+    return f"ebmref @ git+{origin}@{commit}"
+
+
+def legible(
+    chapter: str,
+    notebook: NotebookNode,
+    told: Callable[[str, str], str],
+    judgements: Iterable[claims.Judgement],
+) -> NotebookNode:
+    """A copy of a run for readers.
+
+    Args:
+        chapter: its name.
+        told: of a role and its target the text on the page; "eq" and a label give "(6.1)".
+        judgements: of the chapter's claims, for the ledger.
+    """
+    measures = notebooks.results_of(notebook, chapter)["measures"]
+    ledger = "\n".join(line for judgement in judgements for line in _ledger_lines(judgement))
+
+    def fill(text: str) -> str:
+        return _plain(text, measures, told, ledger)
+
+    cells = [nbformat.v4.new_code_cell(INSTALL.format(package=package()), id="install")]
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            cells.append(nbformat.v4.new_markdown_cell(fill(cell.source), id=cell.id))
+            continue
+        tags = {"tags": cell.metadata.tags} if cell.metadata.get("tags") else {}
+        made = nbformat.v4.new_code_cell(cell.source, id=cell.id, metadata=tags)
+        made.execution_count = cell.execution_count
+        # What is glued says nothing by itself.
+        made.outputs = [out for out in cell.outputs if outputs.GLUED not in out.get("data", {})]
+        cells.append(made)
+        figure = cell.metadata.get("mystnb", {}).get("figure", {})
+        if figure.get("caption"):
+            name = told("numref", figure["name"]) if figure.get("name") else "Figure"
+            caption = f"**{name}.** {fill(figure['caption'])}"
+            cells.append(nbformat.v4.new_markdown_cell(caption, id=f"{cell.id}-caption"))
+    kept = {name: notebook.metadata[name] for name in ("kernelspec", "language_info")
+            if name in notebook.metadata}  # fmt: skip
+    return nbformat.v4.new_notebook(cells=cells, metadata=kept)
+
+
+def _ledger_lines(judgement: claims.Judgement) -> list[str]:
+    claim = judgement.claim
+    lines = [f"- **{claim.id}** ({claim.where}), *{judgement.verdict}*: {claim.says}"]
+    if claim.finding:
+        lines.append(f"  Found: {claim.finding}")
+    lines += [
+        f"  - `{check.measure}` = **{'not measured' if got is None else got}**; wanted {check}: "
+        f"{'holds' if good else 'FAILS'}"
+        for check, got, good in judgement.outcomes
+    ]
+    return lines
+
+
+def _plain(text: str, measures: dict, told: Callable[[str, str], str], ledger: str) -> str:
+    """Markdown without what Sphinx alone understands."""
+
+    def directive(found: re.Match) -> str:
+        body = OPTION.sub("", found["body"]).strip("\n")
+        if found["kind"] == "ledger":
+            return ledger
+        if found["kind"] == "solution":
+            return f"<details><summary>Solution</summary>\n\n{body}\n\n</details>"
+        name = found["kind"].capitalize()
+        title = f"{name} ({found['argument']})" if found["argument"] else name
+        return f"**{title}.** {body}"
+
+    def role(found: re.Match) -> str:
+        if found["role"] == "glue:text":
+            return str(measures.get(found["target"], found["target"]))
+        return told(found["role"], found["target"])
+
+    text = FENCE.sub(directive, f"{text}\n")
+    text = EQUATION.sub(
+        lambda found: f" \\tag{{{told('eq', found['label']).strip('()')}}}\n$$", text
+    )
+    return ROLE.sub(role, LABEL.sub("", text)).strip("\n")
