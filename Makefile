@@ -12,6 +12,7 @@ DEVICE ?=
 PARAMS ?=
 ONLY ?=
 ANEW ?=
+REASONS ?=
 # Of each of the processes side by side: more threads than cores is slower than fewer.
 THREADS := $(shell n=$$(( $$(getconf _NPROCESSORS_ONLN) / $(JOBS) )); echo $$(( n > 1 ? n : 1 )))
 
@@ -42,7 +43,7 @@ help:
 	@echo "make run      run chapters: CHAPTER= PROFILE=quick|full SEED= DEVICE= PARAMS='name=value ...'"
 	@echo "make check    hold what ran against the ledger: CHAPTER= PROFILE= SEED= PARAMS="
 	@echo "make record   make the committed notebooks anew: CHAPTER= PROFILE=quick|full ANEW=1"
-	@echo "make carry    keep full records across a change that changes no number: CHAPTER="
+	@echo "make carry    keep full records across a change that changes no number: CHAPTER= REASONS="
 	@echo "make bench    samplers against public peers, into _build/bench: ONLY='hmc/*/100'"
 	@echo "make bench-training   a GAN's training against the plain loop, into _build/bench"
 	@echo "make bench-refining   seconds of every way to use a discriminator, into _build/bench"
@@ -66,7 +67,7 @@ record: .venv/ready
 	@$(EBM) record $(SIZE) --jobs $(JOBS) $(CHOSEN) $(if $(ANEW),--anew)
 
 carry: .venv/ready
-	@$(EBM) carry $(CHOSEN)
+	@$(EBM) carry $(CHOSEN) $(if $(REASONS),--reasons "$(REASONS)")
 
 html: .venv/ready
 	@$(EBM) html $(GIVEN)

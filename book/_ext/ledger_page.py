@@ -59,9 +59,17 @@ def how_made(stamp: dict) -> str:
         told += (
             f", and carried over {len(steps)} change{'s' * (len(steps) > 1)} of the code since: in "
             f"the quick profile all results and outputs were equal to the last bit, and each of "
-            f"the {places} changed places ran (evidence {steps[-1]['evidence']})"
+            f"the {places} changed places ran{_vouched(steps)} (evidence {steps[-1]['evidence']})"
         )
     return told
+
+
+def _vouched(steps: list[dict]) -> str:
+    """The places that did not run, and why they change no number."""
+    reasons = {of: why for step in steps for of, why in step.get("vouched", {}).items()}
+    if not reasons:
+        return ""
+    return ", or was read: " + "; ".join(f"`{of}` ({why})" for of, why in reasons.items())
 
 
 def badge(judgement: claims.Judgement) -> str:

@@ -50,13 +50,14 @@ def record(args: argparse.Namespace) -> int:
 
 
 def carry(args: argparse.Namespace) -> int:
-    """Keep the records across a change that changes no number, by proof."""
-    from ebmbook.press import carry as proofs
+    """Keep the records across a change that changes no number, on evidence."""
+    from ebmbook.press.carry import carry, read_reasons
 
+    reasons = read_reasons(args.reasons) if args.reasons else {}
     refused = 0
     for name in _chosen(args):
         try:
-            print(proofs.carry(name), file=sys.stderr)
+            print(carry(name, reasons), file=sys.stderr, flush=True)
         except (BookError, ValueError) as error:
             print(error, file=sys.stderr)
             refused += 1
@@ -112,6 +113,8 @@ def main() -> int:
             command.add_argument("--jobs", type=int, default=1, help="chapters at a time")
         if function is record:
             command.add_argument("--anew", action="store_true", help="run even what is fresh")
+        if function is carry:
+            command.add_argument("--reasons", help="YAML: why places that did not run are as were")
         if function is check:
             command.add_argument("--brief", action="store_true", help="the last line alone")
         if function is run:

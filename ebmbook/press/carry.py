@@ -13,6 +13,10 @@ The *golden runs* of the tests, short trainings of every kind, are held against 
 every byte of the tensors that they end in: one file of them runs with both trees. They can also
 speak for a place that the chapter's quick run does not come through, or does not feel.
 
+Where neither speaks for a place, somebody who has read it may: a file of reasons, one for each
+definition. They stay in the record's stamp and stand on its page. A number that differs is beyond
+any reason.
+
 This is no proof. A line can run in all of these and matter in none, and in the full run matter:
 what is switched off, what saturates. Where that can be, make the record anew.
 """
@@ -27,6 +31,7 @@ import tempfile
 from io import BytesIO
 from pathlib import Path
 
+import yaml
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
@@ -45,8 +50,12 @@ HERE = Path(__file__).parent
 TIMED, CLOCK = "timed", "seconds"
 
 
-def carry(name: str) -> str:
+def carry(name: str, reasons: dict[str, str] | None = None) -> str:
     """Find evidence that the record still stands, and stamp it; returns what was done, in a line.
+
+    Args:
+        reasons: for definitions, as a refusal names them, why the places in them that did not run
+            change no number; see `read_reasons`.
 
     Raises:
         BookError: it does not, or that cannot be told; the message says why.
@@ -64,14 +73,33 @@ def carry(name: str) -> str:
     with tempfile.TemporaryDirectory(prefix="carry-") as work:
         before, commit = _made_by(name, stamp["key"], asked, Path(work))
         changed = changes(before, now, results["profile"])
-        evidence = weigh(name, before, now, changed, Path(work))
+        evidence = weigh(name, before, now, changed, reasons or {}, Path(work))
     stamp["key"], was = key, stamp["key"]
     stamp["look"] = notebooks.keys_of(name, *asked)["look"]
     step = {"from": was, "to": key, "commit": commit, **evidence}
     stamp["carried"] = [*stamp.get("carried", []), step]
     notebooks.write(notebooks.renewed(name, record), path)
-    ran = evidence["places"]
-    return f"{name}: carried over from {commit}; {ran} changed places ran, all results are equal"
+    told = f"{evidence['places']} changed places"
+    if vouched := evidence.get("vouched"):
+        told += f", of which reasons speak for those in {', '.join(vouched)}"
+    return f"{name}: carried over from {commit}, all results are equal; {told}"
+
+
+def read_reasons(path: str) -> dict[str, str]:
+    """Reasons from a YAML file, `definition: reason`.
+
+    Raises:
+        BookError: no such file, or something else in it.
+    """
+    try:
+        reasons = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BookError(f"reasons: {path}: {str(error).splitlines()[0]}") from None
+    if not isinstance(reasons, dict) or not all(
+        isinstance(text, str) and text.strip() for pair in reasons.items() for text in pair
+    ):
+        raise BookError(f"reasons: {path}: expected a line `definition: reason` for each")
+    return reasons
 
 
 def _made_by(name: str, key: str, asked: tuple, work: Path) -> tuple[Tree, str]:
@@ -99,15 +127,18 @@ def _lay_out(commit: str, root: Path) -> None:
 # --- the evidence ---------------------------------------------------------------------------
 
 
-def weigh(name: str, before: Tree, now: Tree, changed: Changes, work: Path) -> dict:
+def weigh(
+    name: str, before: Tree, now: Tree, changed: Changes, reasons: dict[str, str], work: Path
+) -> dict:
     """Run before and now, hold them against each other; returns the evidence.
 
     Raises:
-        BookError: something differs, or a changed place did not run; names it.
+        BookError: something differs, or a changed place did not run and no reason speaks for it;
+            names all such.
     """
     kept = work / "checkpoints"
     exempt = [a and b for a, b in zip(_exempt(before), _exempt(now), strict=True)]
-    old = _run_before(before, work / "before", changed.before)
+    old = _run_once(before, work / "before", changed.before)
     old = (old[0], _left(old[1], exempt), old[2])
     new = _run(now, work / "now", changed.now, kept)
     seen = new[2]
@@ -131,12 +162,16 @@ def weigh(name: str, before: Tree, now: Tree, changed: Changes, work: Path) -> d
             [place for place in places if not place.ran(ran[2])]
             for places, ran in zip(sides, golden, strict=True)
         ]
+    missed = {place.owner.of for places in sides for place in places}
+    if vouched := {of: reasons[of] for of in sorted(missed) if of in reasons}:
+        evidence["vouched"] = vouched
+        sides = [[place for place in places if place.owner.of not in vouched] for places in sides]
     if any(sides):
         told = [f"{place} (as it was)" for place in sides[0]] + [str(place) for place in sides[1]]
         raise BookError(
             f"{name}: changed, and not run in the quick profile: "
-            f"{', '.join(dict.fromkeys(told))}; only a full run can vouch for it: "
-            f"make record CHAPTER={name}"
+            f"{', '.join(dict.fromkeys(told))}; a full run can vouch for it (make record "
+            f"CHAPTER={name}), or a reason (make carry CHAPTER={name} REASONS=file.yml)"
         )
     return evidence
 
@@ -156,7 +191,7 @@ def _left(outputs: list, exempt: list[bool]) -> list:
     return [[] if free else out for out, free in zip(outputs, exempt, strict=True)]
 
 
-def _run_before(tree: Tree, folder: Path, places: list[Place]) -> tuple:
+def _run_once(tree: Tree, folder: Path, places: list[Place]) -> tuple:
     """`_run` of the code that made the record: once on a machine is enough."""
     of = tree.key(QUICK, {}), os.environ.get("ATEN_CPU_CAPABILITY", ""), _asked(tree, places)
     kept = KEPT / f"{tree.chapter}-{keys.digest(*of)}.json"
