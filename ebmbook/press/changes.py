@@ -6,9 +6,10 @@ the lines are held against each other, in order, each among those below the same
 that is there now alone must run now, and one that was there before alone must have run before:
 each condition in it both ways, each branch of it.
 
-What a run cannot vouch for is refused: another value of a constant, a field or a default; what a
-module does when it is read; what the full profile alone takes; another numeric library. And a
-number or a text that stood nowhere before needs more than a quick run, see `press.carry`.
+What no run can vouch for is told as such: another value of a constant, a field or a default; what
+a module does when it is read. What the full profile alone takes, and another numeric library, are
+refused. A number or a text that stood nowhere before needs more than a quick run. See
+`press.carry`.
 
 All this is evidence and no proof. A line can run in the quick profile and not matter there: a
 number format under a switch that is off, a cap that nothing reaches.
@@ -203,6 +204,7 @@ class _Comparison:
         self.losing: list[tuple[Line, Line]] = []
         self.gaining: list[tuple[Line, Line]] = []
         self.loses = self.gains = False
+        self.untold: list[Place] = []
         self.owners = {
             line.owner: self.name_of(one) for one, lines in new.reached.items() for line in lines
         }
@@ -235,6 +237,7 @@ class _Comparison:
         for (lines, places), new in zip(sides, told, strict=True):
             places[:] = [*dict.fromkeys(places)]
             self.ask_for_literals(lines, places, new)
+        found.now += dict.fromkeys(self.untold)
         return found
 
     def owner_of(self, line: Line) -> str:
@@ -284,7 +287,11 @@ class _Comparison:
                     self.refuse(new, "it has other fields, which may be those of a base")
 
     def refuse(self, line: Line, why: str) -> None:
+        """In a cell: the record is another one. In a module no run speaks for it."""
         at = next(one.lineno for one in (line.node, *line.parts) if hasattr(one, "lineno"))
+        if not line.owner.file.startswith("cell "):
+            self.untold.append(Place(line.owner, at, why=why))
+            return
         raise BookError(
             f"{self.new.chapter}: {line.owner.of}, line {at}: {why}; only a full run can vouch "
             f"for it: make record CHAPTER={self.new.chapter}"

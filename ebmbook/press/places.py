@@ -25,6 +25,7 @@ class Place:
         entered: first line of the function that must have been called, or 0.
         literal: a number or text of it that stood nowhere before; a quick run alone does not
             speak for that.
+        why: what no run at all speaks for, or "".
     """
 
     owner: Owner
@@ -34,9 +35,12 @@ class Place:
     exact: tuple[Span, ...] = ()
     entered: int = 0
     literal: str = ""
+    why: str = ""
 
     def ran(self, seen: dict[str, list[list[int]]]) -> bool:
         """Whether a run, noted by `press.traced`, came through all of it."""
+        if self.why:
+            return False
         at = seen.get(self.owner.file, [])
         if self.entered and not any(tuple(one[:4]) == (self.entered, *ENTERED) for one in at):
             return False
@@ -49,7 +53,8 @@ class Place:
         )
 
     def __str__(self) -> str:
-        told = f" (a run may not feel {self.literal})" if self.literal else ""
+        why = self.why or (self.literal and f"a run may not feel {self.literal}")
+        told = f" ({why})" if why else ""
         return f"{self.owner.of}, line {self.line}{told}"
 
 
