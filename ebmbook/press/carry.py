@@ -103,9 +103,13 @@ def read_reasons(path: str) -> dict[str, str]:
 
 
 def _made_by(name: str, key: str, asked: tuple, work: Path) -> tuple[Tree, str]:
-    """The newest commit whose code has the record's key, laid out in a folder."""
+    """The newest commit of the main line whose code has the record's key, laid out in a folder.
+
+    A branch that was merged may have other quick sizes, which are no part of a full record's key.
+    """
     names = [name, *notebooks.former_names(name)]
-    listed = records.git("rev-list", "--abbrev-commit", "--abbrev=12", "HEAD").splitlines()
+    asked_for = ("--first-parent", "--abbrev-commit", "--abbrev=12", "HEAD")
+    listed = records.git("rev-list", *asked_for).splitlines()
     for commit in listed:
         root = work / commit
         _lay_out(commit, root)
