@@ -128,6 +128,33 @@ def test_what_only_the_full_run_reaches_is_refused(book):
     refused(book, "ebmref.mini.only_full", "ebmref.mini.mean", "make record CHAPTER=01-one")
 
 
+def test_a_reason_speaks_for_what_it_names(book, tmp_path):
+    """It stays in the stamp. Of another definition, or of a number that differs, it is silent."""
+    mini, reasons = book.root / "ebmref/mini.py", tmp_path / "reasons.yml"
+    asked = ("carry", "--chapter", "01-one", "--reasons", str(reasons))
+    book.edit(mini, "return draws.mean()", "return draws.mean() + 1")
+    reasons.write_text("ebmref.mini.mean: read\n")
+    assert "one/mean is not the same" in book.call(*asked).stderr
+    book.edit(mini, "return draws.mean() + 1", "return draws.mean()")
+    book.edit(mini, "return 2 * draws", "return draws + draws")
+    for text, words in (
+        ("ebmref.mini.mean: read\n", "ebmref.mini.only_full"),
+        ("- ebmref.mini.only_full\n", "expected a line `definition: reason`"),
+        ("a: [\n", "reasons.yml"),
+    ):
+        reasons.write_text(text)
+        done = book.call(*asked)
+        assert done.returncode == 1 and words in done.stderr
+        assert "Traceback" not in done.stderr
+    reasons.write_text("ebmref.mini.only_full: twice a number is its sum with itself\n")
+    done = book.call(*asked)
+    assert done.returncode == 0, done.stderr
+    stamp = nbformat.read(book.record("01-one"), as_version=4).metadata["ebmref"]
+    assert stamp["carried"][-1]["vouched"] == {
+        "ebmref.mini.only_full": "twice a number is its sum with itself"
+    }
+
+
 def test_what_is_read_back_must_be_what_was_made(book):
     """The quick profile keeps no checkpoints of its own: here it is made to keep some."""
     book.edit(
