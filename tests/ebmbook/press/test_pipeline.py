@@ -297,6 +297,14 @@ def test_what_ran_is_judged_and_rendered(copy_of_judged):
     assert_one_line(book.call("check", *seeded), "no results")
 
 
+def test_claims_without_a_chapter_count_where_all_are_asked(copy_of_judged):
+    book = copy_of_judged
+    book.claims("later").write_text('- id: sys-later\n  where: "3"\n  says: It works.\n')
+    for asked, told in (((), "2 of 5"), (("--chapter", "01-one"), "1 of 2")):
+        done = book.call("check", "--profile", "quick", *asked)
+        assert done.stdout.splitlines()[-1] == f"{told} claims settled, 0 not borne out"
+
+
 def test_check_fails_when_a_number_leaves_its_threshold(copy_of_recorded):
     """The claim falls back to open, the failing check is named, the exit status is 1."""
     book = copy_of_recorded
