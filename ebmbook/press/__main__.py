@@ -83,7 +83,13 @@ def check(args: argparse.Namespace) -> int:
         asked = ", ".join(_chosen(args))
         raise BookError(f"{asked}: no results in {folder.relative_to(ROOT)}; run it first")
     measures = {chapter: results_of_run(chapter, variant)["measures"] for chapter in ran}
-    asked = [claim for claim in notebooks.claims_in_order() if claim.chapter in ran]
+    # Claims of topics that have no chapter yet are open, whatever ran.
+    skipped = {*notebooks.chapters()} - {*ran}
+    asked = [
+        claim
+        for claim in notebooks.claims_in_order()
+        if claim.chapter in ran or not (args.chapter or claim.chapter in skipped)
+    ]
     judgements = claims.judge_all(asked, measures)
     for judgement in judgements if not args.brief else []:
         print("\n".join(judgement.rows()))

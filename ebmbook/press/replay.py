@@ -45,7 +45,7 @@ class Replay:
         Raises:
             RuntimeError: no cell ahead has this source.
         """
-        cell = next((cell for cell in self._ahead if cell.source == cell_input), None)
+        cell = next((cell for cell in self._ahead if _text(cell.source) == _text(cell_input)), None)
         if cell is None:
             raise RuntimeError("the run has no such cell; a kernel would: make nbval FRESH=1")
         self._asked += 1
@@ -102,9 +102,14 @@ def answers(record: Path, cells: list[NotebookNode]) -> Replay | None:
         return None
     run = notebooks.read(variant.folder / record.name)
     said = notebooks.code_cells(run)
-    if [cell.source for cell in said] != [cell.source for cell in cells]:
+    if [_text(cell.source) for cell in said] != [_text(cell.source) for cell in cells]:
         return None
     return Replay(said)
+
+
+def _text(source: str) -> str:
+    """Source as records are held to it: lines left empty around a cell say nothing."""
+    return source.strip("\n")
 
 
 class Record(IPyNbFile):

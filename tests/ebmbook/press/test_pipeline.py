@@ -15,6 +15,7 @@ from ebmbook.press import execute, notebooks, runner, site
 from ebmbook.press.notebooks import BookError
 
 ROOT = Path(__file__).resolve().parents[3]
+NAMES = ("01-one", "02-two")
 
 
 def assert_one_line(done: subprocess.CompletedProcess, *names: str) -> None:
@@ -296,6 +297,14 @@ def test_what_ran_is_judged_and_rendered(copy_of_judged):
     assert_one_line(book.call("check", *seeded), "no results")
 
 
+def test_claims_without_a_chapter_count_where_all_are_asked(copy_of_judged):
+    book = copy_of_judged
+    book.claims("later").write_text('- id: sys-later\n  where: "3"\n  says: It works.\n')
+    for asked, told in (((), "2 of 5"), (("--chapter", "01-one"), "1 of 2")):
+        done = book.call("check", "--profile", "quick", *asked)
+        assert done.stdout.splitlines()[-1] == f"{told} claims settled, 0 not borne out"
+
+
 def test_check_fails_when_a_number_leaves_its_threshold(copy_of_recorded):
     """The claim falls back to open, the failing check is named, the exit status is 1."""
     book = copy_of_recorded
@@ -368,6 +377,21 @@ class TestRecord:
         done = recorded_book.shell(*command, "out.ipynb", "-p", "seed", "3", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert json.loads((tmp_path / "results/01-one.json").read_text())["seed"] == 3
+
+
+def test_the_longest_begin_first(dry_book):
+    """By the measures of their records: what measures more takes longer, as a rule."""
+    for n_measures in ((1, 2), (2, 1)):
+        for name, n in zip(NAMES, n_measures, strict=True):
+            measures = {f"a/{i}": {"value": 1.0} for i in range(n)}
+            results = {"chapter": name, "profile": "full", "seed": 0, "measures": measures}
+            record = nbformat.v4.new_notebook(metadata={"ebmref": {"results": results}})
+            nbformat.write(record, dry_book.record(name))
+        shutil.rmtree(dry_book.root / "_build", ignore_errors=True)
+        done = dry_book.call("run", "--jobs", "1")
+        assert done.returncode == 0, done.stderr
+        begun = sorted(NAMES, key=lambda name: done.stderr.index(f"{name}: "))
+        assert begun == sorted(NAMES, key=lambda name: -n_measures[NAMES.index(name)])
 
 
 @pytest.mark.parametrize(

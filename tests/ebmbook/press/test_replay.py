@@ -49,6 +49,16 @@ def test_silent_on_a_sound_record(copy_of_judged):
     assert not (book.root / "book" / "results").exists()
 
 
+def test_empty_lines_around_a_cell_say_nothing(copy_of_judged):
+    """As for the records' own checks: such a record is of its source, and its run answers."""
+    record = copy_of_judged.record("01-one")
+    notebook, code = code_cells(record)
+    code[1].source = "\n" + code[1].source
+    nbformat.write(notebook, record)
+    done = nbval(copy_of_judged, *REPLAY)
+    assert BY_RUN in done.stdout and "4 passed" in done.stdout
+
+
 def test_silent_on_a_sound_record_in_a_kernel(copy_of_judged):
     """Without the plugin, as ever, though there is a fresh run."""
     done = nbval(copy_of_judged)
