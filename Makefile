@@ -96,7 +96,7 @@ bench-refining: .venv/ready
 	@sh tools/setup.sh peers
 
 lock: .venv/ready
-	uv pip compile -q --universal --generate-hashes --extra book --extra test \
+	PATH="$$PATH:.venv/bin" uv pip compile -q --universal --generate-hashes --extra book --extra test \
 	  --python-version 3.11 --custom-compile-command "make lock" -o requirements.lock pyproject.toml
 
 clean:

@@ -9,7 +9,8 @@ import sys
 from ebmbook import ENDINGS, INTERRUPTED, claims
 from ebmbook.press import notebooks, parameters, records, site
 from ebmbook.press.notebooks import CLAIMS, ROOT, BookError
-from ebmbook.press.runner import Variant, has_run, results_of_run, run_chapters
+from ebmbook.press.runner import has_run, results_of_run, run_chapters
+from ebmbook.press.variants import Variant
 from ebmbook.profiles import resolve_profile
 from ebmref.files import write_atomic
 

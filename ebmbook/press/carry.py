@@ -38,9 +38,10 @@ from nbformat.v4 import new_code_cell
 from ebmbook import keys
 from ebmbook.press import notebooks, records
 from ebmbook.press.changes import Changes, Tree, changes
+from ebmbook.press.children import execute
 from ebmbook.press.notebooks import BookError
 from ebmbook.press.places import Place
-from ebmbook.press.runner import Variant, execute_draft
+from ebmbook.press.variants import Variant
 from ebmref.files import write_atomic
 
 QUICK = "quick"
@@ -278,7 +279,7 @@ def _run(tree: Tree, folder: Path, places: list[Place], kept: Path | None = None
     environment = {"EBMREF_TREE": str(tree.root), "EBMREF_CLAIMS": "", "EBMREF_CHECKPOINTS": ""}
     if kept is not None:
         environment |= {"EBMREF_CHECKPOINTS": str(kept), "EBMREF_KEEP": "1"}
-    error = execute_draft(draft, Variant(QUICK), tree.root / "book", environment)
+    error = execute(draft, Variant(QUICK), book=tree.root / "book", more=environment)
     if error:
         raise BookError(f"{tree.chapter}, {folder.name}: {error}")
     executed = notebooks.normalise(notebooks.read(draft))

@@ -1,4 +1,4 @@
-"""Execute one notebook in this process: the child end of `ebmbook.press.runner`.
+"""Execute one notebook in this process: the child end of `ebmbook.press.children`.
 
 Prints a line of JSON per finished cell, for each line on a cell's stderr, and for the error that
 ended it.

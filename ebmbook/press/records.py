@@ -11,7 +11,8 @@ from nbformat import NotebookNode
 from ebmbook import claims, inputs
 from ebmbook.press import notebooks, outputs
 from ebmbook.press.notebooks import BOOK, ROOT, BookError
-from ebmbook.press.runner import Variant, run_chapters
+from ebmbook.press.runner import run_chapters
+from ebmbook.press.variants import Variant
 from ebmref.files import whole
 
 # A clone carries every record: figures stay few and small.

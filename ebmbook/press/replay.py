@@ -16,7 +16,8 @@ from nbformat import NotebookNode
 from nbval.plugin import IPyNbFile
 
 from ebmbook.press import notebooks
-from ebmbook.press.runner import Variant, is_fresh
+from ebmbook.press.runner import is_fresh
+from ebmbook.press.variants import Variant
 from ebmbook.profiles import resolve_profile
 
 # Under this name the tests' reports carry who answered; workers of xdist send it along.

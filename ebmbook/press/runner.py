@@ -7,49 +7,26 @@ the hidden folder `.<chapter>` beside, alone: its lock is held by this process a
 that executes the chapter. A killed run's folder is swept by the next run of any chapter.
 """
 
-import fcntl
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
-from typing import Any, TextIO
+from typing import Any
 
 from nbformat import NotebookNode
 from tqdm import tqdm
 
-from ebmbook import INTERRUPTED, inputs, keys
+from ebmbook import inputs
 from ebmbook.claims import LedgerError, parse_results
 from ebmbook.press import notebooks, outputs
-from ebmbook.press.notebooks import BOOK, CHECKPOINTS, CLAIMS, RUNS, BookError
-
-LOCKS = RUNS.parent / "locks"
-COMPLAINTS = "stderr.txt"  # of the child, in the work folder
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way of running the book: a profile and the parameters given on top of it."""
-
-    profile: str = "quick"
-    parameters: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def folder(self) -> Path:
-        """Where its runs live: the plain profile's own folder, others beside it."""
-        extras = [f"{name}-{value}" for name, value in sorted(self.parameters.items())]
-        told = "-".join([self.profile, *extras])
-        # Any text may be a value, and not every one is a name of a folder.
-        name = re.sub(r"[^\w.+-]", "_", told)[:80]
-        return RUNS / (name if name == told else f"{name}-{keys.digest(told)}")
+from ebmbook.press.children import execute
+from ebmbook.press.notebooks import CLAIMS, BookError
+from ebmbook.press.variants import Variant
+from ebmbook.press.work import alone, clear
 
 
 def run_chapters(names: list[str], variant: Variant, jobs: int = 1) -> list[str]:
@@ -59,7 +36,7 @@ def run_chapters(names: list[str], variant: Variant, jobs: int = 1) -> list[str]
         BookError: names every chapter whose data are missing, and then nothing is run; or every
             chapter that failed, its cell and its error.
     """
-    sweep()
+    clear()
     stale = []
     for name in names:
         _failed_path(name, variant).unlink(missing_ok=True)
@@ -93,7 +70,7 @@ def run_chapters(names: list[str], variant: Variant, jobs: int = 1) -> list[str]
         # Reached early only by an interrupt: nothing new starts, what runs is ended.
         ended.set()
         pool.shutdown(wait=False, cancel_futures=True)
-        for child in children:
+        for child in [*children]:
             child.terminate()
         pool.shutdown()
     if failures:
@@ -194,55 +171,6 @@ def _failed_path(chapter: str, variant: Variant) -> Path:
     return variant.folder / f"{chapter}.failed.ipynb"
 
 
-def sweep() -> None:
-    """Remove the work folders of runs that were killed: nobody holds their locks."""
-    for work in RUNS.glob("*/.*/"):
-        if (lock := _lock(work)) is not None:
-            with lock:
-                shutil.rmtree(work, ignore_errors=True)
-
-
-def _lock(work: Path) -> TextIO | None:
-    """The lock of a work folder, held until this file is closed; None while another has it.
-
-    A process that inherits the file holds it as well; death, of whatever kind, lets go.
-    """
-    # Not in the folder: who waits for a lock must find the file that the holder has.
-    path = LOCKS / f"{work.parent.name}{work.name}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    return file
-
-
-@contextmanager
-def _alone(chapter: str, variant: Variant, ended: Event) -> Iterator[tuple[Path, TextIO]]:
-    """An empty work folder and its lock, once no other process runs the chapter.
-
-    Raises:
-        KeyboardInterrupt: the run was ended while it waited.
-    """
-    work = variant.folder / f".{chapter}"
-    told = False
-    while (lock := _lock(work)) is None:
-        if not told:
-            tqdm.write(f"{chapter}: waiting for another run of it", file=sys.stderr)
-            told = True
-        if ended.wait(0.2):
-            raise KeyboardInterrupt
-    with lock:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        try:
-            yield work, lock
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-
-
 def run_chapter(
     chapter: str, variant: Variant, place: int, children: list[subprocess.Popen], ended: Event
 ) -> None:
@@ -257,7 +185,7 @@ def run_chapter(
         BookError: it failed; names the chapter, the cell and the error.
     """
     try:
-        with _alone(chapter, variant, ended) as (work, lock):
+        with alone(variant.folder / chapter, chapter, ended) as (work, lock):
             if _of_same_code(chapter, variant) is not None:
                 tqdm.write(f"{chapter}: another run made it, not run again", file=sys.stderr)
                 return
@@ -265,16 +193,9 @@ def run_chapter(
             # Before the run, so that an edit made while it runs is seen by the next one.
             stamp = notebooks.keys_of(chapter, variant.profile, variant.parameters)
             stamp |= {"parameters": variant.parameters, "device": _device()}
-            notebook = notebooks.draft(chapter)
             draft = work / f"{chapter}.ipynb"
-            notebooks.write(notebook, draft)
-            child = _start(draft, variant, lock)
-            children.append(child)
-            if ended.is_set():
-                child.terminate()
-            error = _follow(child, draft, place, len(notebook.cells))
-            if ended.is_set():
-                raise KeyboardInterrupt
+            notebooks.write(notebooks.draft(chapter), draft)
+            error = execute(draft, variant, lock=lock, children=children, ended=ended, place=place)
             if error:
                 raise BookError(f"{chapter}: {error}{_keep_failed(draft, chapter, variant)}")
             results = work / f"{chapter}.json"
@@ -326,80 +247,3 @@ def _install(results: Path, notebook: Path, variant: Variant) -> None:
         if before.exists():
             before.replace(place)
         raise
-
-
-def in_short(said: str) -> str:
-    """A line of a cell's stderr within the chapter's bar; of a bar its words and numbers."""
-    words, *_, numbers = said.split("|") if "|" in said else (said, "")
-    return f"{words.rstrip()} {numbers.strip()}".strip()[:60]
-
-
-def execute_draft(draft: Path, variant: Variant, book: Path, more: dict[str, str]) -> str:
-    """Execute a draft in place, apart from all runs; returns the error, or "".
-
-    Args:
-        book: the folder that it runs in.
-        more: of its environment.
-    """
-    n_cells = len(notebooks.read(draft).cells)
-    return _follow(_start(draft, variant, None, book, more), draft, 0, n_cells)
-
-
-def _start(
-    draft: Path, variant: Variant, lock: TextIO | None, book: Path = BOOK, more: dict | None = None
-) -> subprocess.Popen:
-    """Start the child process that executes the draft.
-
-    It holds the lock too, and ends when its stdin does: at the latest when this process dies.
-    """
-    environment = os.environ | {
-        "EBMREF_PROFILE": variant.profile,
-        "EBMREF_RESULTS": str(draft.parent),
-        "EBMREF_CLAIMS": str(CLAIMS),
-        "EBMREF_CHECKPOINTS": os.environ.get("EBMREF_CHECKPOINTS") or str(CHECKPOINTS),
-        "PYTHONPATH": notebooks.python_path(),
-    }
-    command = [sys.executable, "-m", "ebmbook.press.execute", str(draft), str(book)]
-    command.append(json.dumps(variant.parameters))
-    with (draft.parent / COMPLAINTS).open("w") as complaints:
-        return subprocess.Popen(
-            command,
-            env=environment | (more or {}),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=complaints,
-            pass_fds=[lock.fileno()] if lock else [],
-            text=True,
-        )
-
-
-def _follow(child: subprocess.Popen, draft: Path, place: int, n_cells: int) -> str:
-    """Show the child's progress until it ends; returns its error, or ""."""
-    error = ""
-    with (
-        child,
-        tqdm(
-            total=n_cells,
-            desc=draft.stem,
-            unit="cell",
-            position=place,
-            leave=False,
-            disable=not sys.stderr.isatty(),
-        ) as bar,
-    ):
-        for line in child.stdout:
-            message = json.loads(line)
-            error = message.get("error", error)
-            if "said" in message:
-                bar.set_postfix_str(in_short(message["said"]))
-            if "cell" in message:
-                bar.set_postfix_str("", refresh=False)
-                bar.update(message["cell"] + 1 - bar.n)
-        status = child.wait()
-    if status == INTERRUPTED:
-        raise KeyboardInterrupt
-    if status and not error:
-        complaints = (draft.parent / COMPLAINTS).read_text()
-        said = [line.strip() for line in complaints.splitlines() if line.strip()]
-        error = f"the run ended with status {status}" + (f": {said[-1]}" if said else "")
-    return error

@@ -13,7 +13,8 @@ import yaml
 
 from ebmbook.press import notebooks, outputs
 from ebmbook.press.notebooks import BOOK, CLAIMS, MOVED, ROOT, BookError
-from ebmbook.press.runner import Variant, has_run
+from ebmbook.press.runner import has_run
+from ebmbook.press.variants import Variant
 
 SITE = ROOT / "_build" / "site"
 HTML = ROOT / "_build" / "html"

@@ -146,9 +146,10 @@ def test_who_waits_can_be_interrupted(dry_book):
 # that is full from the n-th write or rename on; prints the first n with which it succeeds.
 FULL = """\
 import errno, os, subprocess
-from ebmbook.press import notebooks, runner
+from ebmbook.press import children, notebooks, runner
+from ebmbook.press.variants import Variant
 
-def start(draft, variant, lock):
+def start(draft, *rest):
     results = '{"chapter": "01-one", "profile": "quick", "seed": %d, "measures": {}}' % seed
     draft.with_suffix(".json").write_text(results)
     return subprocess.Popen(["true"], stdout=subprocess.PIPE, text=True)
@@ -165,15 +166,15 @@ def limited(real):
 
 def error():
     try:
-        runner.run_chapters(["01-one"], runner.Variant())
+        runner.run_chapters(["01-one"], Variant())
     except notebooks.BookError as error:
         return str(error)
 
 def both():
-    folder = runner.Variant().folder
+    folder = Variant().folder
     return [(folder / name).read_bytes() for name in ("01-one.ipynb", "results/01-one.json")]
 
-runner._start = start
+children.start = start
 os.replace = limited(os.replace)
 notebooks.write_atomic = limited(notebooks.write_atomic)
 seed, left = 1, 99
@@ -186,7 +187,7 @@ n, seed, left = 0, 2, 0
 while said := error():
     assert said == "01-one: not run: No space left on device", said
     assert both() == good, n
-    assert not list(runner.Variant().folder.glob(".*")), n
+    assert not list(Variant().folder.glob(".*")), n
     n = left = n + 1
 assert all(b'"seed": 2' in file for file in both())
 print(n)

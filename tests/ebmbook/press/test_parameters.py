@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ebmbook.press import notebooks, parameters
-from ebmbook.press.notebooks import BookError
-from ebmbook.press.runner import RUNS, Variant
+from ebmbook.press.notebooks import RUNS, BookError
+from ebmbook.press.variants import Variant
 
 ROOT = Path(__file__).resolve().parents[3]
 

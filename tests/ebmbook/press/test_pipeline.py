@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 from ebmbook import claims
-from ebmbook.press import execute, notebooks, runner, site
+from ebmbook.press import children, execute, notebooks, site
 from ebmbook.press.notebooks import BookError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -202,8 +202,8 @@ def test_progress_is_told_and_not_kept(book, capsys):
     execute.Whispers().write("\rGAN:  10%|# | 1/10\rGAN:  20%|##| 2/10\n")
     execute.Whispers().write("\r\n")
     assert json.loads(capsys.readouterr().out) == {"said": "GAN:  20%|##| 2/10"}
-    assert runner.in_short("GAN:  20%|##  | 2/10 [00:01<00:04]") == "GAN:  20% 2/10 [00:01<00:04]"
-    assert runner.in_short("a plain line") == "a plain line"
+    assert children.in_short("GAN:  20%|##  | 2/10 [00:01<00:04]") == "GAN:  20% 2/10 [00:01<00:04]"
+    assert children.in_short("a plain line") == "a plain line"
 
 
 def test_a_failing_cell_is_named_and_the_partial_notebook_kept(copy_of_judged):
