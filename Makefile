@@ -11,6 +11,9 @@ SEED ?=
 DEVICE ?=
 PARAMS ?=
 ONLY ?=
+SEEDS ?=
+MACHINES ?=
+SCHEDULER ?=
 ANEW ?=
 REASONS ?=
 # Of each of the processes side by side: more threads than cores is slower than fewer.
@@ -32,7 +35,7 @@ FRESH ?=
 NBVAL := -p no:cacheprovider -W default --nbval-lax --nbval-current-env --dist loadscope \
   $(if $(FRESH),,-p ebmbook.press.replay)
 
-.PHONY: help book run check record carry html test nbval lint bench bench-training bench-refining lock clean
+.PHONY: help book run sweep check record carry html test nbval lint bench bench-training bench-refining lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -42,6 +45,8 @@ help:
 	@echo "make html     render the committed records, or a run: PROFILE= SEED= PARAMS=; executes nothing"
 	@echo "make run      run chapters: CHAPTER= PROFILE=quick|full SEED= DEVICE= PARAMS='name=value ...'"
 	@echo "make check    hold what ran against the ledger: CHAPTER= PROFILE= SEED= PARAMS="
+	@echo "make sweep    how often verdicts hold: SEEDS=0..19 MACHINES=default,avx2,avx512 CHAPTER="
+	@echo "              PROFILE= PARAMS= SCHEDULER=local:2|FILE|tcp://HOST:PORT (dask's workers)"
 	@echo "make record   make the committed notebooks anew: CHAPTER= PROFILE=quick|full ANEW=1"
 	@echo "make carry    keep full records across a change that changes no number: CHAPTER= REASONS="
 	@echo "make bench    samplers against public peers, into _build/bench: ONLY='hmc/*/100'"
@@ -62,6 +67,11 @@ run: .venv/ready
 
 check: .venv/ready
 	@$(EBM) check $(GIVEN) $(CHOSEN)
+
+sweep: $(if $(SCHEDULER),.venv/sweep,.venv/ready)
+	@$(EBM) sweep $(SIZE) $(if $(PARAMS),--parameter "$$PARAMS") --jobs $(JOBS) $(CHOSEN) \
+	  $(if $(DEVICE),--device "$(DEVICE)") $(if $(SEEDS),--seeds "$(SEEDS)") \
+	  $(if $(MACHINES),--machines "$(MACHINES)") $(if $(SCHEDULER),--scheduler "$(SCHEDULER)")
 
 record: .venv/ready
 	@$(EBM) record $(SIZE) --jobs $(JOBS) $(CHOSEN) $(if $(ANEW),--anew)
@@ -92,8 +102,8 @@ bench-training: .venv/ready
 bench-refining: .venv/ready
 	@$(PY) bench/refining.py
 
-.venv/peers: .venv/ready pyproject.toml
-	@sh tools/setup.sh peers
+.venv/peers .venv/sweep: .venv/%: .venv/ready pyproject.toml
+	@sh tools/setup.sh $*
 
 lock: .venv/ready
 	PATH="$$PATH:.venv/bin" uv pip compile -q --universal --generate-hashes --extra book --extra test \

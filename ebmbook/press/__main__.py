@@ -1,4 +1,4 @@
-"""Command line of the book: `python -m ebmbook.press {run,record,html,check} ...`."""
+"""Command line of the book: `python -m ebmbook.press {run,sweep,record,carry,html,check} ...`."""
 
 import argparse
 import json
@@ -25,7 +25,7 @@ def _variant(args: argparse.Namespace) -> Variant:
     given = {}
     for text in args.parameter:
         given |= parameters.split(text)
-    if args.seed is not None:
+    if getattr(args, "seed", None) is not None:
         given["seed"] = args.seed
     return Variant(resolve_profile(args.profile), parameters.parse(_chosen(args), given))
 
@@ -47,6 +47,24 @@ def record(args: argparse.Namespace) -> int:
     """Run the chapters and install the runs as records."""
     profile = resolve_profile(args.profile or "full")
     records.make_records(_chosen(args), profile, args.jobs, anew=args.anew)
+    return 0
+
+
+def sweep(args: argparse.Namespace) -> int:
+    """Run chapters over seeds and machines: how often does each verdict hold."""
+    from ebmbook.press import sweep as sweeping
+    from ebmbook.press.engines import engine
+
+    variant = _variant(args)
+    if "seed" in variant.parameters:
+        raise BookError("seed: a sweep takes SEEDS=, not a parameter")
+    seeds = sweeping.parse_seeds(args.seeds)
+    machines = sweeping.parse_machines(args.machines)
+    chosen = engine(args.scheduler, args.jobs)
+    for chapter, found in sweeping.sweep(_chosen(args), variant, seeds, machines, chosen).items():
+        print("\n".join(sweeping.table(chapter, found, sweeping.claims_of(chapter))))
+        if found["runs"]:
+            print(f"  {sweeping.rates_path(chapter, variant).relative_to(ROOT)}", file=sys.stderr)
     return 0
 
 
@@ -110,13 +128,13 @@ def main() -> int:
     """Parse the command line; errors that the user can mend are one line."""
     parser = argparse.ArgumentParser(prog="python -m ebmbook.press", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for function in (run, record, carry, html, check):
+    for function in (run, sweep, record, carry, html, check):
         command = commands.add_parser(function.__name__, help=function.__doc__)
         command.set_defaults(function=function)
         command.add_argument("--profile", help="quick or full; records are full")
         if function is not html:
             command.add_argument("--chapter", help="one chapter, for example why-energy")
-        if function in (run, record):
+        if function in (run, sweep, record):
             command.add_argument("--jobs", type=int, default=1, help="chapters at a time")
         if function is record:
             command.add_argument("--anew", action="store_true", help="run even what is fresh")
@@ -124,10 +142,18 @@ def main() -> int:
             command.add_argument("--reasons", help="YAML: why places that did not run are as were")
         if function is check:
             command.add_argument("--brief", action="store_true", help="the last line alone")
-        if function is run:
+        if function is sweep:
+            command.add_argument("--seeds", default="0..19", help="as 0..19 or 0,3,7")
+            command.add_argument("--machines", default="", help="of default, avx2, avx512")
+            command.add_argument(
+                "--scheduler", default="", metavar="WHERE",
+                help="local:N, a scheduler file or an address of dask; here without it",
+            )  # fmt: skip
+        if function in (run, sweep):
             command.add_argument("--device", help="cpu or cuda; a GPU where there is one")
         if function in (run, html, check):
             command.add_argument("--seed", help="of the runs, a whole number")
+        if function in (run, sweep, html, check):
             command.add_argument(
                 "--parameter", action="append", default=[], metavar="NAME=VALUE ...",
                 help="any parameters of the chapter's parameters cell",

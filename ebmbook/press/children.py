@@ -61,6 +61,13 @@ def execute(
     return error
 
 
+def why_no_results(work: Path) -> str:
+    """What a chapter that ran to its end did wrong."""
+    if others := [path.stem for path in work.glob("*.json")]:
+        return f"its ledger.start names {others[0]!r}; it must name the chapter, as its file does"
+    return "the last cell must call ledger.verdicts()"
+
+
 def start(
     draft: Path, variant: Variant, lock: TextIO | None, book: Path = BOOK, more: dict | None = None
 ) -> subprocess.Popen:

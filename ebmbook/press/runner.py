@@ -23,7 +23,7 @@ from tqdm import tqdm
 from ebmbook import inputs
 from ebmbook.claims import LedgerError, parse_results
 from ebmbook.press import notebooks, outputs
-from ebmbook.press.children import execute
+from ebmbook.press.children import execute, why_no_results
 from ebmbook.press.notebooks import CLAIMS, BookError
 from ebmbook.press.variants import Variant
 from ebmbook.press.work import alone, clear
@@ -200,7 +200,7 @@ def run_chapter(
                 raise BookError(f"{chapter}: {error}{_keep_failed(draft, chapter, variant)}")
             results = work / f"{chapter}.json"
             if not results.is_file():
-                raise BookError(f"{chapter}: {_why_no_results(work)}")
+                raise BookError(f"{chapter}: {why_no_results(work)}")
             executed = notebooks.normalise(notebooks.read(draft))
             executed.metadata["ebmref"] = stamp | {"results": json.loads(results.read_text())}
             outputs.seal(executed)
@@ -209,13 +209,6 @@ def run_chapter(
     except OSError as error:
         raise BookError(f"{chapter}: not run: {error.strerror or error}") from None
     tqdm.write(f"{chapter}: {time.monotonic() - began:.0f} s", file=sys.stderr)
-
-
-def _why_no_results(work: Path) -> str:
-    """What a chapter that ran to its end did wrong."""
-    if others := [path.stem for path in work.glob("*.json")]:
-        return f"its ledger.start names {others[0]!r}; it must name the chapter, as its file does"
-    return "the last cell must call ledger.verdicts()"
 
 
 def _keep_failed(draft: Path, chapter: str, variant: Variant) -> str:
