@@ -4,9 +4,10 @@
     ```{ledger} all                every claim of the report, a table a chapter
     ```{ledger} summary            how many claims have which verdict
     ```{ledger} runs               which run of each chapter is shown
+    ```{ledger} rates              how often the verdicts hold, a row a chapter, and what failed
 
-Reads the claims and the results that the notebooks carry, so that a page can only show
-what the notebooks beside it measured. Leaves `_static/ledger.json` for machines.
+Reads the claims, the results that the notebooks carry and the rates that a sweep left, so that a
+page can only show what the notebooks beside it measured. Leaves `_static/ledger.json` for machines.
 """
 
 import json
@@ -18,8 +19,8 @@ from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 from sphinx.errors import ExtensionError
 
-from ebmbook import claims
-from ebmbook.press import notebooks
+from ebmbook import claims, rates
+from ebmbook.press import notebooks, sweep
 from ebmref.files import write_atomic
 
 BADGES = {
@@ -45,6 +46,28 @@ def load(srcdir: str) -> tuple[list[claims.Judgement], dict[str, dict]]:
         return claims.judge_all(notebooks.claims_in_order(), measures), results
     except (claims.LedgerError, notebooks.BookError) as error:
         raise ExtensionError(str(error)) from None
+
+
+def load_rates(srcdir: str) -> dict[str, dict]:
+    """The rates of each chapter that was swept, each with whether they are "stale"."""
+    found = {}
+    try:
+        for chapter in notebooks.chapters():
+            got = rates.read(Path(srcdir) / "book" / "rates" / f"{chapter}.json")
+            if got is not None and got["runs"]:
+                found[chapter] = got | {"stale": sweep.is_stale(chapter, got)}
+    except (claims.LedgerError, notebooks.BookError) as error:
+        raise ExtensionError(str(error)) from None
+    return found
+
+
+def how_often(claim: claims.Claim, swept: dict[str, dict]) -> str:
+    """In how many runs of a sweep a claim's verdict was borne out; "" where none was made."""
+    found = swept.get(claim.chapter)
+    if found is None or not claim.checks or not rates.knows(found, claim):
+        return ""
+    earlier = ", of earlier code" if found["stale"] else ""
+    return f"held in {rates.of_claim(found, claim)}{earlier}"
 
 
 def how_made(stamp: dict) -> str:
@@ -94,7 +117,9 @@ def table(header: list[str], widths: str, rows: list[list[str]]) -> list[str]:
     return [*lines, "````", ""]
 
 
-def chapter_lines(judgements: list[claims.Judgement], chapter: str) -> list[str]:
+def chapter_lines(
+    judgements: list[claims.Judgement], chapter: str, swept: dict[str, dict]
+) -> list[str]:
     """The claims of one chapter, each with what was found and what it stands on."""
     lines = []
     for judgement in judgements:
@@ -102,7 +127,7 @@ def chapter_lines(judgements: list[claims.Judgement], chapter: str) -> list[str]
         if claim.chapter != chapter:
             continue
         lines += [
-            f"**{claim.id}** ({claim.where}) {badge(judgement)}",
+            f"**{claim.id}** ({claim.where}) {badge(judgement)} {how_often(claim, swept)}".rstrip(),
             f": {claim.says}",
             "",
         ]
@@ -112,13 +137,62 @@ def chapter_lines(judgements: list[claims.Judgement], chapter: str) -> list[str]
             number = "not measured" if got is None else str(got)
             mark = "holds" if good else "**FAILS**"
             lines += [
-                f"  - `{check.measure}` = **{number}**; wanted {check}: {mark}. *{check.because}*"
+                f"  - `{check.measure}` = **{number}**; wanted {check}: {mark}"
+                f"{where_failed(check, swept.get(chapter))}. *{check.because}*"
             ]
         lines += [""]
     return lines
 
 
-def all_lines(judgements: list[claims.Judgement], chapters: set[str]) -> list[str]:
+def where_failed(check: claims.Check, found: dict | None) -> str:
+    """The runs of a sweep in which a check did not hold."""
+    known = found is not None and check.measure in found["values"]
+    failed = rates.of_check(found, check).failed if known else ()
+    return f"; it failed with seed {', '.join(failed)}" if failed else ""
+
+
+def rate_lines(judgements: list[claims.Judgement], swept: dict[str, dict]) -> list[str]:
+    """How often all verdicts of a chapter held at once, and each check that failed somewhere."""
+    rows, failures = [], []
+    for chapter, found in swept.items():
+        claimed = [one.claim for one in judgements if one.claim.chapter == chapter]
+        claimed = [claim for claim in claimed if rates.knows(found, claim)]
+        checks = {check: rates.of_check(found, check) for one in claimed for check in one.checks}
+        margins = {check: got.margin for check, got in checks.items() if got.margin is not None}
+        died = [run for run in found["runs"] if "error" in run]
+        least = min(margins, key=margins.get, default=None)
+        machines = sorted({run["machine"] or "as it is" for run in found["runs"]})
+        rows.append(
+            [
+                f"[](/book/{chapter}.ipynb)",
+                f"{rates.of_all(found, claimed)}{' **of earlier code**' * found['stale']}"
+                + (f"; {len(died)} died" if died else ""),
+                ", ".join(machines),
+                "" if least is None else f"{margins[least]:.1f}: {rates.name_of(least)}",
+            ]
+        )
+        for check, got in checks.items():
+            if got.failed:
+                margin = "" if got.margin is None else f"{got.margin:.1f}"
+                told = f"{got.rate.held} of {got.rate.of}"
+                where = ", ".join(got.failed)
+                failures.append(
+                    [f"[](/book/{chapter}.ipynb)", rates.name_of(check), told, where, margin]
+                )
+    if not rows:
+        return ["No sweep has been made yet."]
+    header = ["Chapter", "All verdicts held in", "Processors", "Least margin"]
+    lines = table(header, "24 28 14 34", rows)
+    if failures:
+        lines += ["Checks that did not hold in every run:", ""]
+        header = ["Chapter", "Check", "Held in", "Failed with seed", "Margin"]
+        lines += table(header, "20 36 12 22 10", failures)
+    return lines
+
+
+def all_lines(
+    judgements: list[claims.Judgement], chapters: set[str], swept: dict[str, dict]
+) -> list[str]:
     """Every claim, a table a chapter; the name of an executed chapter leads to it."""
     rows = defaultdict(list)
     for judgement in judgements:
@@ -130,7 +204,8 @@ def all_lines(judgements: list[claims.Judgement], chapters: set[str]) -> list[st
             f"{check.measure}: **{got or 'not measured'}**{'' if good else ', fails'}"
             for check, got, good in judgement.outcomes
         ]
-        rows[claim.chapter].append([f"{claim.id}\n\n{badge(judgement)}", "\n\n".join(told)])
+        name = "\n\n".join(filter(None, [claim.id, badge(judgement), how_often(claim, swept)]))
+        rows[claim.chapter].append([name, "\n\n".join(told)])
     lines = []
     for chapter, claimed in rows.items():
         home = f"[](/book/{chapter}.ipynb)" if chapter in chapters else f"{chapter}, to come"
@@ -178,20 +253,24 @@ class Ledger(Directive):
         env = self.state.document.settings.env
         judgements, results = load(env.srcdir)
         book = Path(env.srcdir) / "book"
-        for path in [*book.glob("claims/*.yml"), *(book / f"{name}.ipynb" for name in results)]:
+        swept = load_rates(env.srcdir)
+        read = [*book.glob("claims/*.yml"), *book.glob("rates/*.json")]
+        for path in [*read, *(book / f"{name}.ipynb" for name in results)]:
             env.note_dependency(str(path.relative_to(env.srcdir)))
-        for code in (__file__, claims.__file__):
+        for code in (__file__, claims.__file__, rates.__file__):
             env.note_dependency(code)
         view = self.arguments[0]
         if view == "all":
-            lines = all_lines(judgements, set(results))
+            lines = all_lines(judgements, set(results), swept)
         elif view == "summary":
             lines = summary_lines(judgements)
         elif view == "runs":
             lines = run_lines(results)
+        elif view == "rates":
+            lines = rate_lines(judgements, swept)
         elif any(judgement.claim.chapter == view for judgement in judgements):
             lines = [f"The numbers of this page were made {results[view]['made']}.", ""]
-            lines += chapter_lines(judgements, view)
+            lines += chapter_lines(judgements, view, swept)
         else:
             raise self.error(f"ledger: {view!r} is no chapter with claims, nor a view")
         node = nodes.container(classes=["ledger"])

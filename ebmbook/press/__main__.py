@@ -120,8 +120,21 @@ def check(args: argparse.Namespace) -> int:
     if rest := [chapter for chapter in _chosen(args) if chapter not in ran]:
         print(f"judged {', '.join(ran)}; not run: {', '.join(rest)}", file=sys.stderr)
     for judgement in broken:
-        print(judgement.line(), file=sys.stderr)
-    return 1 if broken else 0
+        print(f"{judgement.line()}{_held_elsewhere(judgement.claim)}", file=sys.stderr)
+    # Who reads wants the pages; whether the results hold, the tests say.
+    return 1 if broken and not args.brief else 0
+
+
+def _held_elsewhere(claim: claims.Claim) -> str:
+    """How often the verdict holds by the last sweep, where one was made."""
+    from ebmbook import rates
+    from ebmbook.press import sweep
+
+    found = rates.read(sweep.rates_path(claim.chapter))
+    if found is None or not found["runs"] or not rates.knows(found, claim):
+        return ""
+    of = " of an earlier code" if sweep.is_stale(claim.chapter, found) else ""
+    return f" (in the sweep{of} it held in {rates.of_claim(found, claim)})"
 
 
 def main() -> int:
@@ -141,7 +154,11 @@ def main() -> int:
         if function is carry:
             command.add_argument("--reasons", help="YAML: why places that did not run are as were")
         if function is check:
-            command.add_argument("--brief", action="store_true", help="the last line alone")
+            command.add_argument(
+                "--brief",
+                action="store_true",
+                help="the last lines alone, and no judgement by status",
+            )
         if function is sweep:
             command.add_argument("--seeds", default="0..19", help="as 0..19 or 0,3,7")
             command.add_argument("--machines", default="", help="of default, avx2, avx512")

@@ -70,7 +70,12 @@ def stage(name: str, chosen: dict[str, Path]) -> Path:
         BOOK / "references.bib",
     ]
     sources += [path for path in BOOK.glob("*.md") if path.stem not in chosen]
-    sources += [*CLAIMS.glob("*.yml"), *BOOK.glob("_static/*"), *BOOK.glob("_ext/*.py")]
+    sources += [
+        *CLAIMS.glob("*.yml"),
+        *BOOK.glob("rates/*.json"),
+        *BOOK.glob("_static/*"),
+        *BOOK.glob("_ext/*.py"),
+    ]
     wanted = {path.relative_to(ROOT): path for path in sources}
     wanted |= {Path("book") / f"{chapter}.ipynb": path for chapter, path in chosen.items()}
     for inside, path in wanted.items():

@@ -74,10 +74,12 @@ def environment(machine: str) -> dict[str, str]:
 @functools.cache
 def is_here(machine: str) -> bool:
     """Whether this processor can do as that machine does."""
+    if not machine:
+        return True
     command = [sys.executable, "-c", CAPABILITY]
     told = os.environ | environment(machine)
     done = subprocess.run(command, env=told, capture_output=True, text=True)
-    return not machine or done.stdout.strip().lower() == machine
+    return done.stdout.strip().lower() == machine
 
 
 def perform(
