@@ -117,10 +117,10 @@ def counted(
 
 
 def _with_share(share: Tensor, one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """Two ends, of which `other` has a share; an infinite one without any is like the other end."""
+    """Two ends, of which `other` has a share; an infinite one without any counts as nothing."""
     return (
-        torch.where((share == 1) & one.isinf(), other, one),
-        torch.where((share == 0) & other.isinf(), one, other),
+        torch.where((share == 1) & one.isinf(), 0.0, one),
+        torch.where((share == 0) & other.isinf(), 0.0, other),
     )
 
 
