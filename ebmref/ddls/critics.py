@@ -107,15 +107,21 @@ def counted(
             table.gather(1, corner + step) for step in (0, cells, 1, cells + 1)
         )
         a, b = share.unbind(-1)
-        return _between(a, _between(b, here, above), _between(b, right, across))
+        here, right = _with_share(a, here, right)
+        above, across = _with_share(a, above, across)
+        here, above = _with_share(b, here, above)
+        right, across = _with_share(b, right, across)
+        return (1 - a) * ((1 - b) * here + b * above) + a * ((1 - b) * right + b * across)
 
     return Counted(critic, centres, log_p.softmax(0), counts.double() / n)
 
 
-def _between(share: Tensor, one: Tensor, other: Tensor) -> Tensor:
-    """Linear, from one at 0 to the other at 1; there the far one does not count, be it infinite."""
-    mixed = (1 - share) * one + share * other
-    return torch.where(share == 0, one, torch.where(share == 1, other, mixed))
+def _with_share(share: Tensor, one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Two ends, of which `other` has a share; an infinite one without any counts as nothing."""
+    return (
+        torch.where((share == 1) & one.isinf(), 0.0, one),
+        torch.where((share == 0) & other.isinf(), 0.0, other),
+    )
 
 
 class CriticStep(NamedTuple):

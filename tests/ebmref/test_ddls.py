@@ -7,6 +7,7 @@ A case fails below FLOOR, one in a million, shared among its comparisons by Bonf
 import dataclasses
 import functools
 import math
+import traceback
 
 import laws
 import numpy as np
@@ -21,7 +22,7 @@ from laws import (
 from scipy import special
 from torch import nn
 
-from ebmref import ddls, energies, gan, samplers
+from ebmref import ddls, energies, gan, probes, samplers
 from ebmref.ddls import Model, Normal, Uniform
 from ebmref.energies import value_and_gradient
 from ebmref.networks import Networks
@@ -744,14 +745,19 @@ def test_compiled_models_are_refused_rather_than_mixed():
 
 
 class Counted:
-    """THREE, with every row counted that goes through, with and without a gradient."""
+    """THREE, with every row counted that goes through, with and without a gradient; those of
+    probes at the start, which are no part of a method, apart."""
 
     def __init__(self):
-        self.calls = self.gradients = self.passes = 0
+        self.calls = self.gradients = self.passes = self.probed = 0
         self.model = dataclasses.replace(THREE, generator=self.generate)
 
     def generate(self, z):
         rows = z.shape[0] * z.shape[1]
+        callers = (frame.f_code.co_filename for frame, _ in traceback.walk_stack(None))
+        if probes.__file__ in callers:
+            self.probed += rows
+            return three(z)
         if z.requires_grad:
             self.gradients += rows
         else:
@@ -789,6 +795,8 @@ def test_counts_are_what_goes_through_the_networks(method):
     made = spent(method, counted.model, n, generator(43))
     assert made.n_calls * 3 * n == pytest.approx(counted.calls)
     assert made.n_gradients * 3 * n == pytest.approx(counted.gradients)
+    # Once a chain, whatever the number of steps; Langevin begins three of them here.
+    assert counted.probed <= 12 * 3 * n
     assert made.cost == pytest.approx(made.n_calls + 2 * made.n_gradients) and made.cost > 0
     assert made.states.shape == (3, n, 1) and made.states.isfinite().all()
     assert made.acceptance.shape == made.stuck.shape == (3,)
