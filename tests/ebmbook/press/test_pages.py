@@ -1,10 +1,12 @@
 """What a reader gets: pages without the theme's faults, and notebooks that are complete."""
 
+import html
 import re
 import shutil
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -77,9 +79,10 @@ def rendered(recorded_book, tmp_path_factory) -> Book:
     book.edit(book.source("02-two"), "# Chapter two", "(second)=\n# Chapter two")
     (root / "book/references.bib").write_text(BIB)
     index = "# Small\n\nA small book, with a first paragraph that says what it is & does.\n\n"
-    index += "```{ledger} all\n```\n\n```{bibliography}\n```\n"
+    index += "```{ledger} all\n```\n\n```{ledger} rates\n```\n\n```{bibliography}\n```\n"
     (root / "book/index.md").write_text(index)
-    for command in (["record"], ["html"]):
+    commands = (["record"], ["sweep", "--seeds", "3..4", "--jobs", "2"], ["html"])
+    for command in commands:
         done = book.call(*command)
         assert done.returncode == 0, done.stderr
     return book
@@ -88,6 +91,35 @@ def rendered(recorded_book, tmp_path_factory) -> Book:
 @pytest.fixture(scope="module")
 def page(rendered) -> str:
     return (rendered.root / "_build/html/book/01-one.html").read_text()
+
+
+def text_of(page: str) -> str:
+    return " ".join(html.unescape(re.sub("<[^>]*>", " ", page)).split())
+
+
+def test_how_often_a_verdict_held_stands_beside_it(rendered, page):
+    """On the chapter's page, in the whole ledger and in the table of rates."""
+    told = "held in 2 of 2 runs (2 seeds: 0.16 to 1.00)"
+    assert f"reproduced {told} : The mean of" in text_of(page)
+    index = text_of((rendered.root / "_build/html/book/index.html").read_text())
+    assert index.count(f"claim-one reproduced {told}") == 1
+    assert "Chapter one 2 of 2 runs (2 seeds: 0.16 to 1.00) as it is" in index
+    assert "of earlier code" not in index and "Failed with seed" not in index
+
+
+def test_rates_of_earlier_code_and_failures_are_said(rendered, tmp_path):
+    """They are shown, with what they are of, and the seed that failed."""
+    book = Book(Path(shutil.copytree(rendered.root, tmp_path / "copy")))
+    file = book.root / "book/rates/01-one.json"
+    book.edit(file, '"key": "', '"key": "0')
+    book.edit(file, '"one/mean": [', '"one/mean": [5.0, ')
+    book.edit(file, '"seed": 3', '"seed": 2, "machine": "avx2", "seconds": 1.0}, {"seed": 3')
+    assert book.call("html").returncode == 0
+    page = text_of((book.root / "_build/html/book/01-one.html").read_text())
+    assert "held in 2 of 3 runs (3 seeds: 0.09 to 0.99), of earlier code" in page
+    assert "wanted 0 within 1: holds; it failed with seed 2 avx2." in page
+    index = text_of((book.root / "_build/html/book/index.html").read_text())
+    assert "of earlier code" in index and "2 of 3 2 avx2" in index
 
 
 def test_no_id_stands_twice(page):

@@ -153,6 +153,13 @@ def test_a_sweep_of_real_chapters(book):
     book.edit(book.claims("01-one"), "tolerance: 1", "tolerance: 0")
     done = book.call("sweep", "--seeds", "3", "--chapter", "01-one")
     assert "one/mean 0 within 0: held in 0 of 2, not in 3, 4" in done.stdout
+    # Who reads is told how often, and is not stopped; who judges is.
+    assert book.call("run", "--chapter", "01-one").returncode == 0
+    read, judged = book.call("check", "--brief"), book.call("check")
+    assert (read.returncode, judged.returncode) == (0, 1)
+    for done in (read, judged):
+        assert "claim-one: OPEN" in done.stderr and "Traceback" not in done.stderr
+        assert "(in the sweep it held in 0 of 2 runs (2 seeds: 0.00 to 0.84))" in done.stderr
 
 
 def test_nothing_is_run_twice_until_the_code_changes(dry_book):
@@ -237,9 +244,10 @@ def test_a_killed_driver_is_finished_by_the_next_call(dry_book, where):
     assert one.outcomes() == [0, 1, 2, 3, 4] and one.lies_about() == []
 
 
-def test_an_interrupted_driver_leaves_nothing_at_work(dry_book):
+@pytest.mark.parametrize("where", [(), ("--scheduler", "local:2")])
+def test_an_interrupted_driver_leaves_nothing_at_work(dry_book, where):
     one = Sweep(dry_book, slow=0)
-    process = one.start("--seeds", "0..1")
+    process = one.start("--seeds", "0..1", *where)
     slow = one.pid_of(0)
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=60)[1]
