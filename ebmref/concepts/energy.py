@@ -47,7 +47,10 @@ class Energy(nn.Module):
         code: c, the size of w.
         bumps: how many; 0 for none.
         depth: layers of g, >= 2, and of f, >= 1.
-        steps: first sizes of the steps of w, positions, colours and a; learned.
+        steps: first sizes of the steps of w, positions, colours and a; learned. Those of w are to
+            begin short. A first f hardly depends on the scene, f = f_0 + v w, so that five steps
+            of size eta leave (1 - 2 eta |v|^2)^10 of E, for all scenes alike. With little left
+            there is little for x and a to descend, and some networks then learn slowly.
         activation: smooth: learning needs its second derivative.
 
     Raises:
@@ -63,7 +66,7 @@ class Energy(nn.Module):
         code: int = 8,
         bumps: int = 8,
         depth: tuple[int, int] = (2, 3),
-        steps: tuple[float, float, float, float] = (1.0, 0.6, 0.6, 3.0),
+        steps: tuple[float, float, float, float] = (0.3, 0.6, 0.6, 3.0),
         activation: Callable[[Tensor], Tensor] = functional.silu,
     ):
         super().__init__()
