@@ -100,7 +100,7 @@ def text_of(page: str) -> str:
 def test_how_often_a_verdict_held_stands_beside_it(rendered, page):
     """On the chapter's page, in the whole ledger and in the table of rates."""
     told = "held in 2 of 2 runs (2 seeds: 0.16 to 1.00)"
-    assert f"reproduced {told} : The mean of" in text_of(page)
+    assert f"reproduced {told} The mean of" in text_of(page)
     index = text_of((rendered.root / "_build/html/book/index.html").read_text())
     assert index.count(f"claim-one reproduced {told}") == 1
     assert "Chapter one 2 of 2 runs (2 seeds: 0.16 to 1.00) as it is" in index
@@ -117,7 +117,7 @@ def test_rates_of_earlier_code_and_failures_are_said(rendered, tmp_path):
     assert book.call("html").returncode == 0
     page = text_of((book.root / "_build/html/book/01-one.html").read_text())
     assert "held in 2 of 3 runs (3 seeds: 0.09 to 0.99), of earlier code" in page
-    assert "wanted 0 within 1: holds; it failed with seed 2 avx2." in page
+    assert "wanted 0 within 1: holds; it failed with seed 2 avx2" in page
     index = text_of((book.root / "_build/html/book/index.html").read_text())
     assert "of earlier code" in index and "2 of 3 2 avx2" in index
 
