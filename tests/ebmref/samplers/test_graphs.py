@@ -119,7 +119,8 @@ def test_an_energy_that_changes_has_a_new_graph(change, monkeypatch):
         assert not torch.allclose(before.samples, after.samples)
         # Parameters and buffers are read at each call; the compiler does not take hooks of all.
         took = assert_own(kernel)
-        assert (took > 0) == (change not in ("buffer", "parameter", "hook of all"))
+        if change != "new buffer":  # for which either is right
+            assert (took > 0) == (change not in ("buffer", "parameter", "hook of all"))
     finally:
         if hasattr(hook, "remove"):
             hook.remove()
