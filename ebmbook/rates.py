@@ -53,7 +53,8 @@ class Rate:
 
     def __str__(self) -> str:
         low, high = self.interval
-        return f"{self.held} of {self.of} runs ({self.seeds} seeds: {low:.2f} to {high:.2f})"
+        seeds = f"{self.seeds} seed{'s' * (self.seeds != 1)}"
+        return f"{self.held} of {self.of} runs ({seeds}: {low:.2f} to {high:.2f})"
 
 
 @dataclass(frozen=True)
