@@ -4,6 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from typing import TextIO
@@ -24,6 +27,54 @@ def in_short(said: str) -> str:
     return f"{words.rstrip()} {numbers.strip()}".strip()[:60]
 
 
+class Children:
+    """The processes that run side by side, so that an interrupt can end them all."""
+
+    def __init__(self):
+        self.running: list[subprocess.Popen] = []
+        self.ended = Event()
+
+    def enter(self, child: subprocess.Popen) -> None:
+        """Count a process in; one that comes too late is ended at once."""
+        self.running.append(child)
+        if self.ended.is_set():
+            child.terminate()
+
+    def leave(self, child: subprocess.Popen) -> None:
+        """Count a process out.
+
+        Raises:
+            KeyboardInterrupt: all were ended.
+        """
+        self.running.remove(child)
+        if self.ended.is_set():
+            raise KeyboardInterrupt
+
+    def end(self) -> None:
+        """End what runs, and what is yet to be entered."""
+        self.ended.set()
+        for child in [*self.running]:
+            child.terminate()
+
+
+@contextmanager
+def side_by_side(jobs: int) -> Iterator[tuple[ThreadPoolExecutor, Children]]:
+    """Threads for so many runs at a time, which share the cores, and the place of their processes.
+
+    When the block is left early, by an interrupt or an error, nothing new starts and what runs is
+    ended.
+    """
+    # More threads than cores is slower than fewer.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    children, pool = Children(), ThreadPoolExecutor(max_workers=jobs)
+    try:
+        yield pool, children
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        children.end()
+        pool.shutdown()
+
+
 def execute(
     draft: Path,
     variant: Variant,
@@ -31,8 +82,7 @@ def execute(
     lock: TextIO | None = None,
     book: Path = BOOK,
     more: dict[str, str] | None = None,
-    children: list[subprocess.Popen] | None = None,
-    ended: Event | None = None,
+    children: Children | None = None,
     place: int | None = 0,
 ) -> str:
     """Execute a draft in place; returns the error, or "".
@@ -41,23 +91,18 @@ def execute(
         lock: held by the child, too.
         book: the folder that it runs in.
         more: of its environment.
-        children: where its process is entered while it runs, so that an interrupt can end it.
-        ended: set by that interrupt.
+        children: among which its process counts while it runs.
         place: the line of its progress bar; None: no bar.
 
     Raises:
         KeyboardInterrupt: it was ended.
     """
     n_cells = len(notebooks.read(draft).cells)
+    children = children or Children()
     child = start(draft, variant, lock, book, more)
-    entered = [] if children is None else children
-    entered.append(child)
-    if ended is not None and ended.is_set():
-        child.terminate()
+    children.enter(child)
     error = _follow(child, draft, place, n_cells)
-    entered.remove(child)
-    if ended is not None and ended.is_set():
-        raise KeyboardInterrupt
+    children.leave(child)
     return error
 
 

@@ -8,18 +8,17 @@ import importlib.util
 import json
 import logging
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import ExitStack
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from tqdm import tqdm
 
 from ebmbook.press import notebooks
+from ebmbook.press.children import side_by_side
 from ebmbook.press.notebooks import BookError
 from ebmbook.press.tasks import Refusal, Task, perform
 
@@ -60,25 +59,14 @@ def engine(scheduler: str, jobs: int) -> Engine:
 
 def here(tasks: list[Task], jobs: int) -> Outcomes:
     """In processes of this machine, so many at a time."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-    children: list[subprocess.Popen] = []
-    ended = Event()
-    pool = ThreadPoolExecutor(max_workers=jobs)
-    try:
-        futures = {pool.submit(perform, task, children, ended): task for task in tasks}
+    with side_by_side(jobs) as (pool, children):
+        futures = {pool.submit(perform, task, children): task for task in tasks}
         for future in as_completed(futures):
             try:
                 outcome = future.result()
             except Refusal as error:
                 raise BookError(str(error)) from None
             yield futures[future], outcome
-    finally:
-        # Reached early by an interrupt or an error: nothing new starts, what runs is ended.
-        ended.set()
-        pool.shutdown(wait=False, cancel_futures=True)
-        for child in [*children]:
-            child.terminate()
-        pool.shutdown()
 
 
 def with_dask(tasks: list[Task], scheduler: str) -> Outcomes:

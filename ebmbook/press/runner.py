@@ -9,12 +9,9 @@ that executes the chapter. A killed run's folder is swept by the next run of any
 
 import json
 import os
-import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from nbformat import NotebookNode
@@ -23,7 +20,7 @@ from tqdm import tqdm
 from ebmbook import inputs
 from ebmbook.claims import LedgerError, parse_results
 from ebmbook.press import notebooks, outputs
-from ebmbook.press.children import execute, why_no_results
+from ebmbook.press.children import Children, execute, side_by_side, why_no_results
 from ebmbook.press.notebooks import CLAIMS, BookError
 from ebmbook.press.variants import Variant
 from ebmbook.press.work import alone, clear
@@ -49,16 +46,10 @@ def run_chapters(names: list[str], variant: Variant, jobs: int = 1) -> list[str]
             notebooks.write(notebooks.renewed(name, run), variant.folder / f"{name}.ipynb")
             tqdm.write(f"{name}: same code, its words and verdicts are new", file=sys.stderr)
     _require_data(stale, variant)
-    # Chapters side by side share the cores; more threads than cores is slower than fewer.
-    at_once = max(1, min(jobs, len(stale)))
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // at_once)))
-    children: list[subprocess.Popen] = []
-    ended = Event()
     failures = []
-    pool = ThreadPoolExecutor(max_workers=jobs)
-    try:
+    with side_by_side(max(1, min(jobs, len(stale)))) as (pool, children):
         futures = [
-            pool.submit(run_chapter, name, variant, i % jobs, children, ended)
+            pool.submit(run_chapter, name, variant, i % jobs, children)
             for i, name in enumerate(sorted(stale, key=_n_measures, reverse=True))
         ]
         for future in futures:
@@ -66,13 +57,6 @@ def run_chapters(names: list[str], variant: Variant, jobs: int = 1) -> list[str]
                 future.result()
             except BookError as error:
                 failures.append(str(error))
-    finally:
-        # Reached early only by an interrupt: nothing new starts, what runs is ended.
-        ended.set()
-        pool.shutdown(wait=False, cancel_futures=True)
-        for child in [*children]:
-            child.terminate()
-        pool.shutdown()
     if failures:
         raise BookError("\n".join(failures))
     return stale
@@ -171,21 +155,18 @@ def _failed_path(chapter: str, variant: Variant) -> Path:
     return variant.folder / f"{chapter}.failed.ipynb"
 
 
-def run_chapter(
-    chapter: str, variant: Variant, place: int, children: list[subprocess.Popen], ended: Event
-) -> None:
+def run_chapter(chapter: str, variant: Variant, place: int, children: Children) -> None:
     """Run one chapter and install its notebook and results, unless another process just did.
 
     Args:
         place: the line of its progress bar.
-        children: where its process is entered, so that an interrupt can end it.
-        ended: set by that interrupt.
+        children: among which its process counts while it runs.
 
     Raises:
         BookError: it failed; names the chapter, the cell and the error.
     """
     try:
-        with alone(variant.folder / chapter, chapter, ended) as (work, lock):
+        with alone(variant.folder / chapter, chapter, children.ended) as (work, lock):
             if _of_same_code(chapter, variant) is not None:
                 tqdm.write(f"{chapter}: another run made it, not run again", file=sys.stderr)
                 return
@@ -195,7 +176,7 @@ def run_chapter(
             stamp |= {"parameters": variant.parameters, "device": _device()}
             draft = work / f"{chapter}.ipynb"
             notebooks.write(notebooks.draft(chapter), draft)
-            error = execute(draft, variant, lock=lock, children=children, ended=ended, place=place)
+            error = execute(draft, variant, lock=lock, children=children, place=place)
             if error:
                 raise BookError(f"{chapter}: {error}{_keep_failed(draft, chapter, variant)}")
             results = work / f"{chapter}.json"

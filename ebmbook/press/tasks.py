@@ -12,13 +12,12 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from threading import Event
 from typing import Any
 
 from ebmbook import inputs
 from ebmbook.claims import LedgerError
 from ebmbook.press import notebooks
-from ebmbook.press.children import execute, why_no_results
+from ebmbook.press.children import Children, execute, why_no_results
 from ebmbook.press.notebooks import CHECKPOINTS, CLAIMS, RUNS
 from ebmbook.press.variants import Variant
 from ebmbook.press.work import alone
@@ -82,13 +81,11 @@ def is_here(machine: str) -> bool:
     return done.stdout.strip().lower() == machine
 
 
-def perform(
-    task: Task, children: list[subprocess.Popen] | None = None, ended: Event | None = None
-) -> dict[str, Any]:
+def perform(task: Task, children: Children | None = None) -> dict[str, Any]:
     """Run the chapter.
 
     Args:
-        children, ended: see `ebmbook.press.children.execute`.
+        children: among which its process counts while it runs.
 
     Returns:
         "seconds", and "results" or, of a run that died, "error"; or "skipped" alone: why this
@@ -96,7 +93,7 @@ def perform(
 
     Raises:
         Refusal: this checkout is not of the task's code, or data are missing here.
-        KeyboardInterrupt: `ended` was set.
+        KeyboardInterrupt: the children were ended.
     """
     if code_key(task.chapter, task.variant) != task.key:
         raise Refusal(f"{task.chapter}: the worker at {_where()} has other code than this checkout")
@@ -107,8 +104,9 @@ def perform(
         inputs.require(task.chapter, task.variant.profile, given, CLAIMS)
     except LedgerError as error:
         raise Refusal(f"{error} (at {_where()})") from None
+    children = children or Children()
     place = RUNS / f"sweep-{task.variant.name}" / task.label.replace(":", "-")
-    with alone(place, task.label, ended) as (work, lock):
+    with alone(place, task.label, children.ended) as (work, lock):
         began = time.monotonic()
         draft = work / f"{task.chapter}.ipynb"
         notebooks.write(notebooks.draft(task.chapter), draft)
@@ -119,9 +117,7 @@ def perform(
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
         }
         variant = Variant(task.variant.profile, task.variant.parameters | {"seed": task.seed})
-        error = execute(
-            draft, variant, lock=lock, more=more, children=children, ended=ended, place=None
-        )
+        error = execute(draft, variant, lock=lock, more=more, children=children, place=None)
         results = work / f"{task.chapter}.json"
         if not error and not results.is_file():
             error = why_no_results(work)

@@ -17,7 +17,7 @@ LOCKS = RUNS.parent / "locks"
 
 
 @contextmanager
-def alone(place: Path, label: str, ended: Event | None = None) -> Iterator[tuple[Path, TextIO]]:
+def alone(place: Path, label: str, ended: Event) -> Iterator[tuple[Path, TextIO]]:
     """An empty work folder and its lock, once no other process is at work in it.
 
     Args:
@@ -29,7 +29,6 @@ def alone(place: Path, label: str, ended: Event | None = None) -> Iterator[tuple
         KeyboardInterrupt: the run was ended while it waited.
     """
     work = place.with_name(f".{place.name}")
-    ended = ended or Event()
     told = False
     while (lock := _lock(work)) is None:
         if not told:

@@ -6,11 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 from books import STAND_IN
+from processes import alive, wait_for
 
 
 def at_work(book) -> list[str]:
@@ -22,23 +21,6 @@ def installed(book) -> list[str]:
     """Notebooks and results in place."""
     folders = [*book.root.glob("_build/run/*/"), *book.root.glob("_build/run/*/results/")]
     return sorted(path.name for folder in folders for path in folder.glob("*.*") if path.is_file())
-
-
-def wait_for(condition, seconds: float = 120) -> bool:
-    """Whether the condition came true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return bool(condition())
-
-
-def alive(pid: int) -> bool:
-    """Whether the process runs; one that ended and that nobody has asked after does not."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
 
 
 TELL = "import os, time\nopen(os.environ['HERE'], 'a').write(f'{os.getpid()}\\n')\n"

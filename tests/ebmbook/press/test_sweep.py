@@ -7,11 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from books import Book
+from processes import alive, parent, wait_for
 
 from ebmbook.press import sweep, tasks
 from ebmbook.press.notebooks import BookError
@@ -73,24 +73,6 @@ class Sweep:
     def lies_about(self) -> list[Path]:
         """Hidden or temporary files and folders."""
         return [path for path in (self.book.root / "_build").rglob(".*")]
-
-
-def wait_for(condition, seconds: float = 60) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return bool(condition())
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 @pytest.mark.parametrize(
