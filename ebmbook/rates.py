@@ -103,7 +103,7 @@ def runs_of(rates: dict[str, Any]) -> list[dict]:
             for name, got in rates["values"].items()
             if got[i] is not None
         }
-        runs.append(run if "error" in run else run | {"measures": measures})
+        runs.append(run | {"measures": measures})
     return runs
 
 
@@ -129,7 +129,7 @@ def of_all(rates: dict[str, Any], claims: Iterable[Claim]) -> Rate:
 
 def of_check(rates: dict[str, Any], check: Check) -> CheckRate:
     """How often a check held, and how well."""
-    got = [run.get("measures", {}).get(check.measure) for run in runs_of(rates)]
+    got = [run["measures"].get(check.measure) for run in runs_of(rates)]
     held = [one is not None and check.holds(one) for one in got]
     failed = [_told(run) for run, good in zip(rates["runs"], held, strict=True) if not good]
     margin = _margin(check, [one for one in got if one is not None])

@@ -40,10 +40,11 @@ def test_intervals_are_the_published_ones(held, of, low, high):
 
 
 def test_a_seed_holds_where_all_its_runs_do():
-    """One of two roundings failed: three of four runs, one of two seeds."""
-    runs = [run(0, 2), run(0, 2, machine="avx2"), run(1, 2), run(1, 0.5, machine="avx2")]
-    got = rates.of_claim(collected(*runs), BOTH)
-    assert (got.held, got.of, got.seeds_held, got.seeds) == (3, 4, 1, 2)
+    """One of two roundings failed, whichever: three of four runs, one of two seeds."""
+    for one, other in ((2, 0.5), (0.5, 2)):
+        runs = [run(0, 2), run(0, 2, machine="avx2"), run(1, one), run(1, other, machine="avx2")]
+        got = rates.of_claim(collected(*runs), BOTH)
+        assert (got.held, got.of, got.seeds_held, got.seeds) == (3, 4, 1, 2)
 
 
 def test_a_run_that_died_counts_as_not_held():
@@ -56,6 +57,7 @@ def test_a_run_that_died_counts_as_not_held():
 
 def test_the_runs_in_which_a_check_failed_are_named():
     found = collected(run(7, 0.9), run(3, 2, near=3.1, machine="avx2"), run(4, 1.0))
+    assert [told["seed"] for told in found["runs"]] == [3, 4, 7]
     assert rates.of_check(found, HIGH).failed == ("7",)
     assert rates.of_check(found, NEAR).failed == ("3 avx2",)
     assert rates.of_claim(found, BOTH).held == 1
@@ -65,6 +67,7 @@ def test_the_runs_in_which_a_check_failed_are_named():
     ("check", "values", "margin"),
     [
         (HIGH, (2, 3, 4), 2.0),  # mean 3, two beyond 1, spread 1
+        (HIGH, (1, 3, 5), 1.0),
         (Check("a/high", "at_most", 5.0, ""), (2, 3, 4), 2.0),
         (Check("a/high", "at_most", 1.0, ""), (2, 3, 4), -2.0),
         (Check("a/high", "equals", 3.5, "", tolerance=2.5), (2, 3, 4), 2.0),
@@ -80,9 +83,10 @@ def test_margins_in_standard_deviations(check, values, margin):
 
 
 def test_margins_of_checks_in_standard_errors():
-    """Of z of -1, 0 and 1 the mean is 0, the spread 1, and three are allowed."""
-    found = collected(run(0, 2, -1.0), run(1, 2, 0.0), run(2, 2, 1.0))
-    assert rates.of_check(found, NEAR).margin == pytest.approx(3.0)
+    """Of z of 0, 1 and 2 the mean is 1, the spread 1, and three are allowed; to either side."""
+    for sign in (1, -1):
+        found = collected(*(run(seed, 2, sign * seed) for seed in range(3)))
+        assert rates.of_check(found, NEAR).margin == pytest.approx(2.0)
 
 
 def test_what_was_stored_is_what_was_run():
