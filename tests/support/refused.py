@@ -60,7 +60,7 @@ def refused(called: Iterable[tuple[torch._ops.OpOverload, int]]) -> set[str]:
 def documented() -> set[str]:
     """What the documentation lists for CUDA."""
     text = torch.use_deterministic_algorithms.__doc__
-    text = text.partition("will throw a")[2].partition("In addition")[0]
+    text = text.partition("operations will throw a")[2].partition("In addition")[0]
     items = [" ".join(item.split()) for item in text.split("* :")[1:]]
     of_cuda = [x for x in items if not re.search(r"MPS|quantized", x) or "CUDA" in x]
     return {re.search("`(.*?)`", item)[1] for item in of_cuda}
