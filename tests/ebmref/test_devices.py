@@ -375,13 +375,12 @@ def game(device, recipe):
     D = gan.Discriminator((3,), (4,), 2, g, spectral=True, pack=2)
     trainee = gan.Game(G, D, (2, 2), recipe, seed=0)
     # Data may be on the CPU: they are taken to the networks.
-    return bring(trainee, torch.randn(20, 3)), next(
-        training.train(trainee, 4, data=normal(device, 20, 3))
-    )
+    kept = bring(trainee, normal("cpu", 20, 3))
+    return kept, next(training.train(trainee, 4, data=normal(device, 20, 3)))
 
 
 @cases(
-    kale=gebm.Recipe("KALE", 8, average=0.9, long_every=2, n_long=2, n_energy=1, half=True),
+    kale=gebm.Recipe("KALE", 8, average=0.9, long_every=2, n_long=2, n_energy=1),
     dv=gebm.Recipe("DV", 8, samples=2, penalty=1.0, n_energy=1, anneal_over=9),
     frozen=gebm.Recipe(batch=8, frozen=True, constant=0.5),
 )
@@ -593,9 +592,9 @@ def test_it_runs_on_a_gpu(name):
 
 
 @pytest.mark.skipif(IS_REAL, reason="a GPU draws other numbers")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name in CASES if name != "game-half"])
 def test_the_numbers_are_those_of_the_cpu(name):
-    """What is pretended is the device alone: no number depends on it."""
+    """What is pretended is the device alone: no number depends on it, but by autocast."""
     for one, two in zip(on_cuda(name).tensors, on_cpu(name).tensors, strict=True):
         torch.testing.assert_close(one.cpu(), two, equal_nan=True)
 
