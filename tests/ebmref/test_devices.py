@@ -237,10 +237,7 @@ def free_energies(device):
     marginal = free_energy.marginal_energy(
         lambda x, y, z: of_pair(x * y, z), z, 2.0, known={"x": y[:1]}
     )
-    prior, g = (
-        energies.Gaussian(torch.zeros(2, device=device), torch.eye(2, device=device)),
-        source(device),
-    )
+    prior, g = plane(device), source(device)
     return (
         sides,
         [free_energy.softmin(E, beta) for beta in (1.0, math.inf)],
