@@ -332,20 +332,20 @@ def tfp_cell(
 # torchebm
 
 
-def torch_energy(target: Target) -> Callable:
+def torch_energy(target: Target, device="cpu") -> Callable:
     """The energy of x `(n, dim)` in torch, as its users would write it."""
     import torch
 
-    p = {key: torch.from_numpy(value) for key, value in target.parameters.items()}
+    p = {key: torch.from_numpy(value).to(device) for key, value in target.parameters.items()}
     if target.name == "mixture":
-        log_mass, rate = torch.from_numpy(_log_mass(target)), p["scales"] ** -2
+        log_mass, rate = torch.from_numpy(_log_mass(target)).to(device), p["scales"] ** -2
 
         def energy(x):
             squares = (x[:, None] - p["means"]).square().sum(-1)
             return -(log_mass - 0.5 * rate * squares).logsumexp(1)
 
     elif target.name == "gaussian":
-        precision = torch.from_numpy(_precision(target))
+        precision = torch.from_numpy(_precision(target)).to(device)
 
         def energy(x):
             centred = x - p["mean"]

@@ -120,15 +120,15 @@ def floor(work: Work, peer: str) -> float | None:
 # Our half
 
 
-def our_energy(target: peers.Target, analytic: bool):
+def our_energy(target: peers.Target, analytic: bool, device="cpu"):
     """The target as an energy; with an analytic gradient, or written as its users would."""
     if not analytic:
-        return peers.torch_energy(target)
+        return peers.torch_energy(target, device)
     import torch
 
     from ebmref import energies
 
-    values = {key: torch.from_numpy(value) for key, value in target.parameters.items()}
+    values = {key: torch.from_numpy(value).to(device) for key, value in target.parameters.items()}
     make = {"mixture": energies.GaussianMixture, "gaussian": energies.Gaussian}[target.name]
     return make(**values)
 
