@@ -6,11 +6,11 @@ with probability 1/2 forward, else backward in time, 2^j points are added to its
     where it turns:      p_first . sum p <= 0  or  p_last . sum p <= 0            (1)
     where it diverges:   max H - min H > 1000,  H(z) = E(x) + |p|^2 / 2           (2)
 
-over its points, or after max_depth doublings. (1) is asked of the whole path and of each balanced
-sub-tree of the points to be added, (2) of all points; where a sub-tree turns or a point diverges,
-the whole addition is dropped, so that no point is kept from which this path could not have been
-grown as well. That is what reversibility asks for: all points of a path of 2^J points then have
-the same probability 2^-J of leading to it.
+over its points, p in units of the root of the mass, or after max_depth doublings. (1) is asked of
+the whole path and of each balanced sub-tree of the points to be added, (2) of all points; where a
+sub-tree turns or a point diverges, the whole addition is dropped, so that no point is kept from
+which this path could not have been grown as well: all points of a path of 2^J points then have the
+same probability 2^-J of leading to it, which the law asks for.
 
 The next point is chosen among those of the path with weights w(z) = exp(H_0 - H(z)): within an
 addition exactly so, each new leaf taking over with probability w / (sum of w up to it); between
