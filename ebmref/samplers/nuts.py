@@ -4,7 +4,7 @@ A path is a run of leapfrog points z = (x, p) about the present one, doubled j =
 with probability 1/2 forward, else backward in time, 2^j points are added to its end. It ends
 
     where it turns:      p_first . sum p <= 0  or  p_last . sum p <= 0            (1)
-    where it diverges:   max H - min H > 1000,  H(z) = E(x) + |p|^2 / 2           (2)
+    where it diverges:   H - H_0 > 1000,  H(z) = E(x) + |p|^2 / 2                 (2)
 
 over its points, p in units of the root of the mass, or after max_depth doublings. (1) is asked of
 the whole path and of each balanced sub-tree of the points to be added, (2) of all points; where a
@@ -18,10 +18,12 @@ the path and an addition with min(1, sum of w added / sum of w before), which le
 and leaves the law as it is (Betancourt 2017, appendix A.3.2).
 
 Sources: Hoffman & Gelman 2014 (trees, sub-tree checks, statistic for the step size); Betancourt
-2017 (weights, and momentum sums in the place of distances); Phan, Pradhan & Jankowiak 2019, and
-TFP (no recursion: a sub-tree that ends at leaf k begins at an even one, and of those only
-O(log k) are still open). (2) differs from Stan's H - H_0 > 1000, which one point of a path may
-meet and another not. Stan's further checks across the two halves of a tree are not made.
+2017 (weights, and momentum sums in the place of distances); Phan, Pradhan & Jankowiak 2019, and TFP
+(no recursion: a sub-tree that ends at leaf k begins at an even one, and of those only O(log k) are
+still open). (2) is Stan's, from the present point's H_0, so that two points of a path may differ on
+it where an error lies between 1000 and 1000 + what their H differ by: at a wall never, else too
+seldom to be seen in the law. The same for all points, max H - min H > 1000, would stop every path
+that falls from a far start. Stan's further checks across the halves of a tree are not made.
 """
 
 import functools
@@ -89,7 +91,7 @@ class _Tally:
     """Sums over the leaves of one step, `(n,)` each; `calls` is a number."""
 
     def __init__(self, start_energy: Tensor):
-        self.start = self.low = self.high = start_energy
+        self.start = start_energy
         self.acceptance = torch.zeros_like(start_energy)
         self.leaves = torch.zeros_like(start_energy, dtype=torch.int64)
         self.divergent = torch.zeros_like(self.leaves)
@@ -98,8 +100,7 @@ class _Tally:
     def add(self, energy: Tensor, growing: Tensor) -> tuple[Tensor, Tensor]:
         """Take in a leaf; its log weight, and the chains that go on."""
         log_weight = self.start - energy
-        self.low, self.high = self.low.minimum(energy), self.high.maximum(energy)
-        lost = growing & ~(self.high - self.low <= _DIVERGED)  # NaN is lost too
+        lost = growing & ~((log_weight >= -_DIVERGED) & (log_weight < math.inf))  # NaN too
         # A wall and a NaN are never accepted; a path that has ended does not count.
         probability = log_weight.clamp(max=0).exp().nan_to_num(0.0)
         self.acceptance = self.acceptance + probability.where(growing, 0)

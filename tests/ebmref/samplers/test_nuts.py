@@ -97,19 +97,18 @@ def turned(leaves):
     return not (float(leaves[0][0][1] @ rho) > 0 and float(leaves[-1][0][1] @ rho) > 0)
 
 
-def build(energy, z, step, depth, seen):
+def build(energy, z, step, depth, start):
     """2^depth leaves beyond z, and whether all is well: recursive, as in Hoffman & Gelman.
 
     Args:
-        seen: the H of all points of the path so far; new ones are added.
+        start: H of the present point.
     """
     if depth == 0:
         z, h = orbit_point(energy, z, step)
-        seen.append(h)
-        return [(z, h)], max(seen) - min(seen) <= 1000
-    leaves, fine = build(energy, z, step, depth - 1, seen)
+        return [(z, h)], h - start <= 1000
+    leaves, fine = build(energy, z, step, depth - 1, start)
     if fine:
-        more, fine = build(energy, leaves[-1][0], step, depth - 1, seen)
+        more, fine = build(energy, leaves[-1][0], step, depth - 1, start)
         leaves = leaves + more
     return leaves, fine and not turned(leaves)
 
@@ -125,11 +124,11 @@ def textbook(energy, z, size, forward):
         leaves made, as (k, H), kept or not.
     """
     value = float(energy(z[0][None])) + 0.5 * float(z[1].square().sum())
-    path, seen, made = [(z, value)], [value], []
+    path, made = [(z, value)], []
     kept, low, high = [[(0, z, value)]], 0, 0
     for depth, ahead in enumerate(forward):
         end = path[-1][0] if ahead else path[0][0]
-        leaves, fine = build(energy, end, size if ahead else -size, depth, seen)
+        leaves, fine = build(energy, end, size if ahead else -size, depth, value)
         places = [high + k if ahead else low - k for k in range(1, len(leaves) + 1)]
         named = [(k, *leaf) for k, leaf in zip(places, leaves, strict=True)]
         made += named
@@ -179,8 +178,7 @@ def test_it_is_the_textbooks(name, d, max_depth):
         rates = [min(1.0, math.exp(min(0.0, start - h))) for *_, h in made]
         assert float(acceptance[i]) == pytest.approx(sum(rates) / len(rates), abs=1e-10)
         assert int(after.n_leapfrog[i]) == len(made)
-        hs = [start, *(h for *_, h in made)]
-        assert int(after.n_divergent[i]) == int(max(hs) - min(hs) > 1000)
+        assert int(after.n_divergent[i]) == sum(h - start > 1000 for *_, h in made)
     torch.testing.assert_close(after.energy, law.energy(after.x))
     torch.testing.assert_close(after.gradient, value_and_gradient(law.energy, after.x)[1])
 
@@ -284,14 +282,18 @@ def test_one_step_moves_no_mean(name, d):
     assert drift_p_value(before, after) > FLOOR
 
 
-ARRIVALS = [("gaussian", 10, 15), ("stretched", 4, 12), ("box", 3, 40), ("half_line", 3, 60)]
+ARRIVALS = [("gaussian", 10, 15), ("stretched", 4, 20), ("box", 3, 40), ("half_line", 3, 60)]
 
 
 @pytest.mark.parametrize(("name", "d", "n_steps"), ARRIVALS)
 def test_convergence(name, d, n_steps):
-    """From one point every one of 2,000 chains arrives at the law."""
+    """From one point every one of 2,000 chains arrives at the law.
+
+    Where the law is narrow in one direction only a step is short until that one is at rest: few
+    steps are left then for the wide ones, which a start too far out would spend.
+    """
     law, kernel = case(name, d, max_depth=9)
-    x0 = torch.full((2_000, d), 0.9 if law.wall else 3.0, **DOUBLE)
+    x0 = torch.full((2_000, d), {"gaussian": 3.0}.get(name, 0.9), **DOUBLE)
     assert smallest(law.scores(run(kernel, x0, n_steps, 1).samples[0])) > FLOOR
 
 
@@ -420,6 +422,15 @@ def test_divergences_are_counted(beyond):
     )
     assert int(chain.counts["n_divergent"].min()) > 0
     assert float(chain.energy.max()) < 1 and float(chain.acceptance_rate.max()) < 1
+
+
+def test_a_far_start_falls():
+    """From an energy of some 10^4, of which a path gives thousands away; all move, none diverge."""
+    law, kernel = case("stretched", 4, max_depth=9)
+    x0 = torch.full((100, 4), 8.0, **DOUBLE)
+    assert float(law.energy(x0)[0]) > 1e4
+    chain = run(kernel, x0, 20, 0)
+    assert float(chain.energy.max()) < 1000 and int(chain.counts["n_divergent"].sum()) == 0
 
 
 @pytest.mark.parametrize("target", [0.65, 0.9])
@@ -553,11 +564,15 @@ def broken(old, new):
     return module
 
 
+# Those that so many more chains are needed to see.
+FAINT = {"only the later end checked", "the ends swapped", "last half kick left out"}
+
+
 @functools.cache
-def law_after(module, name, d):
+def law_after(module, name, d, n=8_000):
     """p-value of the law after ten steps from exact draws."""
     law, kernel = case(name, d, module=module)
-    x0 = law.draw(20_000, seed=0)
+    x0 = law.draw(n, seed=0)
     return smallest(law.scores(run(kernel, x0, 10, 0).samples[0]))
 
 
@@ -565,8 +580,9 @@ def law_after(module, name, d):
 def test_what_is_broken_is_found(flaw):
     """The law of `test_invariance` is lost, where the right one keeps it with the same numbers."""
     name, d, old, new = MUTANTS[flaw]
-    assert law_after(MODULE, name, d) > FLOOR
-    assert law_after(broken(old, new), name, d) < 1e-6 * FLOOR
+    n = 20_000 if flaw in FAINT else 8_000
+    assert law_after(MODULE, name, d, n) > FLOOR
+    assert law_after(broken(old, new), name, d, n) < 1e-6 * FLOOR
 
 
 def test_dropping_what_makes_the_path_turn_is_no_flaw():
