@@ -195,8 +195,12 @@ def build(library: str, work: Work, dim: int | None = None) -> peers.Cell | str:
     return max(made, key=lambda cell: peers.rate(cell, work_done, rounds=1))
 
 
-def serve(library: str, pipe) -> None:
-    """Answer calls until there are no more: ("build", ...), ("advance",), ("draws", n)."""
+def serve(library: str, pipe, build) -> None:
+    """Answer calls until there are no more: ("build", ...), ("advance",), ("draws", n).
+
+    Args:
+        build: makes a cell of the library's name and what comes with the call.
+    """
     cell = None
     while True:
         try:
@@ -224,13 +228,13 @@ def serve(library: str, pipe) -> None:
 
 
 class Library:
-    """A library in its process."""
+    """A library in its process, whose cells `build` makes."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, build=build):
         context = multiprocessing.get_context("spawn")
         self.name = name
         self._pipe, other = context.Pipe()
-        self._process = context.Process(target=serve, args=(name, other), daemon=True)
+        self._process = context.Process(target=serve, args=(name, other, build), daemon=True)
         self._process.start()
         other.close()
 
@@ -251,9 +255,9 @@ class Library:
 
 
 @contextlib.contextmanager
-def libraries(names):
+def libraries(names, build=build):
     """The named libraries, each in its process, until the block ends."""
-    started = [Library(name) for name in names]
+    started = [Library(name, build) for name in names]
     try:
         yield started
     finally:

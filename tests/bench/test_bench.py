@@ -45,6 +45,11 @@ def gpu():
     yield from script("gpu")
 
 
+@pytest.fixture(scope="module")
+def turning():
+    yield from script("nuts")
+
+
 def test_every_cell_is_there(bench):
     """Four algorithms on two targets with 1, 100 and 10,000 chains, three on the network."""
     names = [work.name for work in bench.cells()]
@@ -167,7 +172,7 @@ def test_rates_of_a_device(gpu, monkeypatch):
 
 def test_targets_are_on_the_device(gpu):
     for target in gpu.peers.targets().values():
-        for analytic in (True, False)[target.name == "mlp" :]:
+        for analytic in (True, False)[target.name in gpu.peers.WIDTHS :]:
             with pretended():
                 energy = gpu.bench.our_energy(target, analytic, "cuda")
                 assert energy(torch.ones(5, target.dim, device="cuda")).device.type == "cuda"
@@ -191,3 +196,31 @@ def test_commands_are_ended_in_time(gpu, monkeypatch):
 def test_the_report_has_its_parts(gpu):
     made = gpu.report({"Tests": ["3 passed"], "Samplers": ["| a |", "| b |"]}, "A GPU.")
     assert made == "# On a GPU\n\nA GPU.\n\n## Tests\n\n3 passed\n\n## Samplers\n\n| a |\n| b |\n"
+
+
+def test_nuts_has_a_cell_of_every_target(turning):
+    """Ours, a few steps: all draws come back, and a table tells what is missing and what is not."""
+    for work in turning.WORKS:
+        cell = turning.build("ebmref", work._replace(n_steps=2, warmup=2))
+        draws = cell.advance()
+        assert draws.shape[:2] == (2, turning.CHAINS) and "leapfrogs" in cell.note
+    made = {"ess_per_step": [0.5, 0.25], "rates": [10.0, 30.0, 20.0], "warmup_seconds": 3.0}
+    entries = {"ebmref": made | {"note": "step 0.1"}, "numpyro": {"missing": "is not here"}}
+    told = turning.table(
+        {
+            "machine": "",
+            "targets": [{"target": "funnel", "acceptance": 0.9, "libraries": entries}],
+        }
+    )
+    assert "| 5 / **10** / 15 | 2 / **5** / 8 | 500, 250 | 3 | step 0.1 |" in told
+    assert "is not here" in told
+    assert len({line.count("|") for line in told.splitlines() if line.startswith("|")}) == 1
+
+
+def test_the_funnel_is_one_in_jax_too(turning):
+    jax = pytest.importorskip("jax")
+    target = turning.target_of("funnel")
+    x = turning.start(target)
+    theirs = torch.from_numpy(-jax.device_get(turning.log_density(target)(x)).copy())
+    ours = turning.our_energy(target)(torch.from_numpy(x))
+    torch.testing.assert_close(ours - ours[0], theirs - theirs[0], rtol=1e-4, atol=1e-3)
