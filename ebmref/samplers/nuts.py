@@ -164,9 +164,9 @@ def _step(energy, max_depth, mass, state, noise, step_size):
         *u[max_depth:].neg().log1p().split((max_depth, len(u) - 2 * max_depth)),
     )
     n, event = len(state.x), state.x.shape[1:]
-    step_size = step_size / mass**0.5
     if isinstance(mass, Tensor):
-        step_size = step_size.to(momentum).expand(event).reshape(1, -1)
+        mass = mass.to(momentum).expand(event).reshape(1, -1)
+    step_size = step_size / mass**0.5
 
     x, momentum, gradient = (part.reshape(n, -1) for part in (state.x, momentum, state.gradient))
     first = last = _Point(x, momentum, gradient)

@@ -63,6 +63,10 @@ NO_TENSORS = {
     "samplers.diagnostics.arviz": "is asked once in a process",
     "samplers.graphs.Graph.__call__": "needs a compiler for the device: see the compiled loop",
     "samplers.graphs.Graph.drop": "needs a compiler for the device: see the compiled loop",
+    "samplers.graphs.Graph.keep": "needs a compiler for the device: see the compiled loop",
+    "samplers.products.ByOneDNN.__call__": "is for the CPU",
+    "samplers.products.ByOneDNN.uuid": "gives plain bytes",
+    "probes.widest": "is asked on the CPU alone, before tiles are cut",
 }
 
 
@@ -117,6 +121,7 @@ def plane(device) -> energies.Gaussian:
     ula=lambda q: samplers.ula(rough, 0.3),
     mala=lambda q: samplers.mala(q, 0.5),
     hmc=lambda q: samplers.hmc(rough, 0.3, 3, [0.5, 1.0, 2.0]),
+    nuts=lambda q: samplers.nuts(rough, 0.3, 3, [0.5, 1.0, 2.0]),
     mass=lambda q: samplers.hmc(rough, 0.3, 3, q.covariance.diagonal()),
     kinetic=lambda q: samplers.kinetic_langevin(rough, 0.3),
     isir=lambda q: samplers.isir(rough, q, 4),
