@@ -1,6 +1,6 @@
 """The sampler benchmark: ebmref against public peers, cell by cell, on the same work.
 
-    make bench                                     all cells, some 40 minutes on two cores
+    make bench                                     all cells, an hour and a half on two cores
     python bench/samplers.py --only 'hmc/*/100'    some of them
     python bench/samplers.py --rounds 9            more rounds
 
