@@ -31,11 +31,18 @@ import numpy as np
 ALGORITHMS = ("ula", "mala", "hmc", "random_walk")
 LEAPFROGS = 10
 PRNGS = ("threefry2x32", "rbg")  # JAX's generators; which is faster depends on the cell
-WIDTHS = {"mlp": 128, "mlp-32": 32, "mlp-512": 512}  # of the networks' hidden layers
+# Networks of two hidden layers: numbers of x, units a layer, and what follows each of them. The one
+# in the plane is that of the chapter on learning without Z.
+NETS = {
+    "mlp": (16, 128, "tanh"),
+    "mlp-32": (16, 32, "tanh"),
+    "mlp-512": (16, 512, "tanh"),
+    "plane": (2, 128, "silu"),
+}
 STEP_SIZES = {
     "mixture": {"ula": 0.2, "mala": 0.2, "hmc": 0.2, "random_walk": 0.8},
     "gaussian": {"ula": 0.2, "mala": 0.2, "hmc": 0.2, "random_walk": 0.15},
-    **{name: {"ula": 0.1, "mala": 0.1, "hmc": 0.2, "random_walk": 0.3} for name in WIDTHS},
+    **{name: {"ula": 0.1, "mala": 0.1, "hmc": 0.2, "random_walk": 0.3} for name in NETS},
 }
 
 
@@ -43,12 +50,12 @@ class Target(NamedTuple):
     """A law as plain arrays, float32, from which each library builds its own energy.
 
     Attributes:
-        name: "mixture", "gaussian" or one of `WIDTHS`.
+        name: "mixture", "gaussian" or one of `NETS`.
         dim: length of x.
         parameters: of the mixture, means `(k, d)`, scales `(k,)` and weights `(k,)`; of the
             Gaussian, mean `(d,)` and covariance `(d, d)`; of the MLP, weight_i
             `(n_in, n_out)` and bias_i `(n_out,)`, i = 1, 2, 3: with
-            h = tanh(tanh(x W_1 + b_1) W_2 + b_2), E(x) = h W_3 + b_3 + |x|^2 / 2.
+            h = a(a(x W_1 + b_1) W_2 + b_2), E(x) = h W_3 + b_3 + |x|^2 / 2, a as in `NETS`.
     """
 
     name: str
@@ -78,17 +85,18 @@ def targets(seed: int = 0) -> dict[str, Target]:
     return {
         "mixture": _target("mixture", 2, mixture),
         "gaussian": gaussian(100),
-        **{name: _mlp(name, width, seed) for name, width in WIDTHS.items()},
+        **{name: _net(name, seed) for name in NETS},
     }
 
 
-def _mlp(name: str, width: int, seed: int) -> Target:
+def _net(name: str, seed: int) -> Target:
+    dim, width, _ = NETS[name]
     rng = np.random.default_rng(seed)
     values = {}
-    for i, (n_in, n_out) in enumerate([(16, width), (width, width), (width, 1)], 1):
+    for i, (n_in, n_out) in enumerate([(dim, width), (width, width), (width, 1)], 1):
         values[f"weight_{i}"] = 2 * rng.standard_normal((n_in, n_out)) / n_in**0.5
         values[f"bias_{i}"] = 0.1 * rng.standard_normal(n_out)
-    return _target(name, 16, values)
+    return _target(name, dim, values)
 
 
 def gaussian(dim: int) -> Target:
@@ -152,10 +160,11 @@ def log_density(target: Target) -> Callable:
             return -0.5 * (centred * (centred @ precision)).sum(-1)
 
     else:
+        bent = {"tanh": jnp.tanh, "silu": jax.nn.silu}[NETS[target.name][2]]
 
         def log_p(x):
-            hidden = jnp.tanh(x @ p["weight_1"] + p["bias_1"])
-            hidden = jnp.tanh(hidden @ p["weight_2"] + p["bias_2"])
+            hidden = bent(x @ p["weight_1"] + p["bias_1"])
+            hidden = bent(hidden @ p["weight_2"] + p["bias_2"])
             energy = (hidden @ p["weight_3"] + p["bias_3"])[..., 0]
             return -energy - 0.5 * jnp.square(x).sum(-1)
 
@@ -352,10 +361,11 @@ def torch_energy(target: Target, device="cpu") -> Callable:
             return 0.5 * (centred * (centred @ precision)).sum(1)
 
     else:
+        bent = {"tanh": torch.tanh, "silu": torch.nn.functional.silu}[NETS[target.name][2]]
 
         def energy(x):
-            hidden = torch.addmm(p["bias_1"], x, p["weight_1"]).tanh()
-            hidden = torch.addmm(p["bias_2"], hidden, p["weight_2"]).tanh()
+            hidden = bent(torch.addmm(p["bias_1"], x, p["weight_1"]))
+            hidden = bent(torch.addmm(p["bias_2"], hidden, p["weight_2"]))
             value = torch.addmm(p["bias_3"], hidden, p["weight_3"])[:, 0]
             return value + 0.5 * x.square().sum(1)
 

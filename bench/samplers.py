@@ -72,6 +72,7 @@ N_STEPS = {
     "mlp-32": {1: 4000, 100: 4000, 10_000: 500},
     "mlp": {1: 4000, 100: 4000, 1000: 2000, 10_000: 200},
     "mlp-512": {1: 2000, 100: 1000, 10_000: 40},
+    "plane": {10_000: 200},
 }
 # Steps a call where chains, dimension or steps grow, with the work kept about the same.
 GROWING = {
@@ -95,7 +96,7 @@ def cells() -> list[Work]:
         for target in N_STEPS
         for algorithm in peers.ALGORITHMS
         for n, steps in N_STEPS[target].items()
-        if algorithm != "random_walk" or target not in peers.WIDTHS
+        if algorithm != "random_walk" or target not in peers.NETS
     ]
 
 
@@ -106,7 +107,7 @@ def floor(work: Work, peer: str) -> float | None:
         return 3.5 if n <= 100 else 1.5
     if peer != "blackjax":
         return None
-    if target in peers.WIDTHS:
+    if target in peers.NETS:
         return 1.0 if n >= 100 else None
     if n == 10_000:
         return 1.8
@@ -173,7 +174,7 @@ def build(library: str, work: Work, dim: int | None = None) -> peers.Cell | str:
     target = peers.targets()[work.target] if dim is None else peers.gaussian(dim)
     arguments = (work.algorithm, target, work.n_chains, work.n_steps, work.step_size)
     if library in OURS:
-        if OURS[library]["analytic"] and work.target in peers.WIDTHS:
+        if OURS[library]["analytic"] and work.target in peers.NETS:
             return "the MLP has no analytic gradient; see autograd"
         return our_cell(*arguments, **OURS[library])
     reason = peers.missing(library, work.algorithm)

@@ -172,7 +172,7 @@ def test_rates_of_a_device(gpu, monkeypatch):
 
 def test_targets_are_on_the_device(gpu):
     for target in gpu.peers.targets().values():
-        for analytic in (True, False)[target.name in gpu.peers.WIDTHS :]:
+        for analytic in (True, False)[target.name in gpu.peers.NETS :]:
             with pretended():
                 energy = gpu.bench.our_energy(target, analytic, "cuda")
                 assert energy(torch.ones(5, target.dim, device="cuda")).device.type == "cuda"
