@@ -51,9 +51,10 @@ def turning():
 
 
 def test_every_cell_is_there(bench):
-    """Four algorithms on two targets with 1, 100 and 10,000 chains, three on the network."""
+    """Four algorithms on two laws with 1, 100 and 10,000 chains; three on networks, where the one
+    of the middle width has 1,000 chains as well, and the one in the plane 10,000 alone."""
     names = [work.name for work in bench.cells()]
-    assert len(names) == len(set(names)) == 4 * 2 * 3 + 3
+    assert len(names) == len(set(names)) == 4 * 2 * 3 + 3 * (3 + 4 + 3 + 1)
     assert {"ula/mixture/1", "hmc/gaussian/10000", "mala/mlp/1000"} <= set(names)
 
 

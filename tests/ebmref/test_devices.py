@@ -640,7 +640,8 @@ def step_with_zeros(state, noise, step_size):
     [{"draw": noise_without_device}, {"draw": noise_of_another_source}, {"step": step_with_zeros}],
 )
 def test_a_sampler_of_two_devices_fails(mistake):
-    kernel = samplers.ula(rough, 0.1)._replace(**mistake)
+    kernel = samplers.ula(rough, 0.1)
+    kernel = kernel._replace(**mistake)
     samplers.sample(kernel, normal("cpu", 4, 3), 2, generator=source("cpu"))
     with cuda(), pytest.raises(RuntimeError):
         samplers.sample(kernel, normal("cuda", 4, 3), 2, generator=source("cuda"))
