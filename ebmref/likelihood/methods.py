@@ -268,7 +268,7 @@ def _chain_phase(chains: _Chains, energy, data, memory, generator) -> Phase:
     of_negatives = losses.energies_at(energy, negatives, "negatives")
     n, m = of_data.shape[-1], of_negatives.shape[-1]
     # One gradient to begin with and those of the steps; the term left out has three of its own.
-    per_chain = 1 + n_steps * kernel.n_gradients if kernel.n_gradients else 0
+    per_chain = 1 + n_steps * kernel.n_gradients if n_steps and kernel.n_gradients else 0
     return Phase(
         of_data.mean(-1) - of_negatives.mean(-1) + left_out,
         of_data,
