@@ -309,7 +309,7 @@ def test_chains_that_cannot_start_are_a_divergence():
     """A buffer whose energies overflow."""
     learner = make("pcd")
     learner.memory.x.fill_(1e30)
-    with pytest.raises(training.Diverged, match="PCD: chains cannot start: .*; step 1"):
+    with pytest.raises(training.Diverged, match=r"PCD: chains cannot start: .*; step 1"):
         next(training.train(learner, 1, data=points()))
 
 
@@ -368,7 +368,7 @@ def test_energies_that_are_no_numbers_are_named():
         lambda: L.nce_loss(LAW, torch.zeros(()), data, points(4), LAW),
         lambda: L.exact_loss(LAW, points(3), L.over(data)),
     ):
-        with pytest.raises(L.NotFinite, match="energy: is (not finite|NaN)"):
+        with pytest.raises(L.NotFinite, match=r"energy: is (not finite|NaN)"):
             loss()
     with pytest.raises(ValueError, match="energy: expected one number for each of data"):
         L.cd_loss(lambda x: x, points(3), points(3))
@@ -392,7 +392,7 @@ def test_a_noise_without_support_or_of_another_kind_is_named():
     wide = energies.Gaussian(torch.zeros(2).double(), torch.eye(2).double())
     with pytest.raises(ValueError, match=r"noise: expected \d+ finite draws of torch\.float32"):
         train(L.persistent_cd(langevin, 1, wide))
-    with pytest.raises(ValueError, match="buffer: expected 16 chains or more, .* it has 5"):
+    with pytest.raises(ValueError, match=r"buffer: expected 16 chains or more, .* it has 5"):
         train(L.persistent_cd(langevin, 1, LAW, size=5))
     with pytest.raises(ValueError, match="kernel: expected ula or mala"):
         train(L.cd(lambda e: hmc(e, 0.1, 2), 2, kl=1.0))

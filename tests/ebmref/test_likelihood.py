@@ -308,15 +308,18 @@ def test_the_constant_of_noise_contrast_is_minus_log_z(nu):
     loss = L.nce_loss(energy, c, data, draws, noise_law(5.0))
     slopes = torch.autograd.grad(loss, [c, energy.a, energy.level], retain_graph=True)
     assert [s.item() for s in slopes] == pytest.approx([0, 0, 0], abs=5e-4)
+
     # The value there, by the odds p / (nu q) themselves.
-    at = lambda x: S**-0.5 * (-x.square() / (2 * S)).exp() / (5**-0.5 * (-x.square() / 10).exp())
+    def at(x):
+        return S**-0.5 * (-x.square() / (2 * S)).exp() / (5**-0.5 * (-x.square() / 10).exp())
+
     odds, other = at(data) / nu, at(draws) / nu
     want = (1 + 1 / odds).log().mean() + nu * (1 + other).log().mean()
     assert loss.item() == pytest.approx(want.item(), abs=1e-9)
 
 
 def test_a_learner_finds_the_constant():
-    """c and the level of the energy share it: c - level = -log Z of the energy without its level."""
+    """c and the energy's level share it: c - level = -log Z of the energy without its level."""
     energy = Quadratic(1.0)
     method = L.noise_contrastive(noise_law(4.0), 4)
     recipe = L.Recipe(512, 0.02, constant_rate=0.04, average=0.99)
