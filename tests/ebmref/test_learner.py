@@ -177,6 +177,17 @@ def test_numbers_of_a_step_are_one_a_model():
     assert next(training.train(make("matching"), 1, data=points())).negative is None
 
 
+def test_perceptrons_are_confined_and_have_a_unit():
+    """Doubled lengths in a doubled unit are the same networks; |x|^2 / (2 confine^2) is on top."""
+    x = points(5)
+    plain = L.Perceptrons(2, (8,), 2, generator(1))
+    wide = L.Perceptrons(2, (8,), 2, generator(1), unit=2.0, confine=3.0)
+    bowl = (2 * x).square().sum(-1) / 18
+    assert torch.allclose(wide(2 * x), plain(x) + bowl, atol=1e-6)
+    alone = L.Perceptrons(2, (8,), None, generator(1))
+    assert plain(x).shape == (2, 5) and alone(x).shape == (5,)
+
+
 # Remedies --------------------------------------------------------------------------------------
 
 
@@ -349,6 +360,7 @@ def test_chains_that_cannot_start_are_a_divergence():
         (lambda: L.Recipe(energy_penalty=-1.0), "energy_penalty: expected a number >= 0"),
         (lambda: L.Recipe(batch=0), "batch: expected a whole number >= 1"),
         (lambda: L.Perceptrons(2, (8,), None, generator(), confine=0.0), "confine: expected"),
+        (lambda: L.Perceptrons(2, (8,), None, generator(), unit=0.0), "unit: expected"),
         (lambda: L.Learner(LAW, L.matching(), L.Recipe(), 0), r"energy: expected an nn\.Module"),
         (lambda: L.Learner(nn.Linear(2, 1), L.matching(), L.Recipe(), 0.5), "seed: expected"),
         (lambda: L.Learner(nn.Linear(2, 1), L.matching(), L.Recipe(), 0, 0), "n_models: expected"),
