@@ -299,6 +299,9 @@ def test_a_loss_beyond_its_limit_counts_as_diverged():
     with pytest.raises(training.Diverged, match=words):
         first_step(L.Recipe(16, limit=1e-7))
     first_step(L.Recipe(16, limit=1e3))
+    below = r"score matching: the loss is beyond the limit 1e-07; step 1: loss -0\."
+    with pytest.raises(training.Diverged, match=below):
+        first_step(L.Recipe(16, limit=1e-7), "matching")
 
 
 def test_a_gradient_that_is_no_number_moves_nothing():

@@ -138,11 +138,11 @@ def test_beta_is_the_temperature_of_the_chains():
 def test_a_recipe_of_rate_and_noise_is_a_cold_langevin_step():
     step_size, beta = L.as_langevin(10.0, 0.005)
     assert (step_size, beta) == pytest.approx((2.5e-5, 8e5))
-    x, energy = normal(50, 1.0), Quadratic(1e-6)
+    x, energy = normal(50, 1.0), Quadratic(0.7)
     step_size, beta = L.as_langevin(0.3, 0.1)
     moved = L.last_step(energy, x, step_size, generator(3), beta)
     xi = torch.randn(x.shape, generator=generator(3), **DOUBLE)
-    assert torch.allclose(moved, x - 0.3 * 1e-6 * x + 0.1 * xi, atol=1e-12)
+    assert torch.allclose(moved, x - 0.3 * 0.7 * x + 0.1 * xi, atol=1e-12)
     assert torch.equal(L.tempered(energy, 2.0)(x), 2 * energy(x))
     assert L.tempered(energy, 1.0) is energy
 
@@ -381,6 +381,22 @@ def test_the_entropy_grows_by_d_log_of_the_scale():
     assert found.item() == 0 and other.grad is None
 
 
+@pytest.mark.parametrize("start", ["data", "buffer"])
+def test_the_entropy_is_made_large(start):
+    """It is taken off the loss, by its weight: among the chains moved, or in the buffer."""
+    energy, data = Quadratic(0.6), normal(6, 1.0, 3)
+    kernel = lambda e: ula(e, 0.5)  # noqa: E731
+    method = L.cd(kernel, 2, entropy=0.7)
+    if start == "buffer":
+        method = L.persistent_cd(kernel, 2, noise_law(1.0), size=9, entropy=0.7)
+    memory = method.memory(None, data, generator(9))
+    others = memory.x.clone() if start == "buffer" else None
+    phase = method.phase(energy, data, memory, generator())
+    contrast = phase.of_data.mean() - phase.of_negatives.mean()
+    want = contrast - 0.7 * L.nearest_entropy(phase.negatives, others)
+    assert phase.loss.item() == pytest.approx(want.item(), abs=1e-12)
+
+
 def test_entropy_keeps_chains_apart():
     """A term weighed by much makes the spread of the negatives larger."""
     spread = {}
@@ -388,7 +404,7 @@ def test_entropy_keeps_chains_apart():
         energy = L.Perceptrons(2, (16,), None, generator(1), confine=2.0)
         law = energies.Gaussian(torch.zeros(2), torch.eye(2))
         method = L.persistent_cd(
-            lambda e: ula(e, 0.1), 3, law, size=200, restart=0.0, entropy=weight, kl=weight / 3
+            lambda e: ula(e, 0.1), 3, law, size=200, restart=0.0, entropy=weight
         )
         learner = L.Learner(energy, method, L.Recipe(64, 1e-2), 0)
         training.bring(learner, 60, data=0.3 * torch.randn(500, 2, generator=generator(2)))
@@ -430,6 +446,7 @@ def test_persistent_chains_go_on_and_short_runs_begin_anew():
     persistent = L.persistent_cd(lambda e: ula(e, 0.1), 1, far, size=50, restart=0.0)
     short = L.short_run(lambda e: ula(e, 0.1), 1, far, n_chains=70)
     memory = persistent.memory(None, data, generator())
+    assert float(persistent.phase(energy, data, memory, generator()).negatives.mean()) > 25
     for step in range(100):
         phase = persistent.phase(energy, data, memory, generator(step))
     assert abs(float(phase.negatives.mean())) < 2
