@@ -163,7 +163,7 @@ def last_step(
     return x.detach() - 0.5 * step_size * beta * slope + math.sqrt(step_size) * xi
 
 
-def nearest_entropy(x: Tensor, others: Tensor | None = None) -> Tensor:
+def nearest_entropy(x: Tensor, others: Tensor | None = None, own: Tensor | None = None) -> Tensor:
     """d mean log |x - its nearest neighbour|: the entropy of the law of x, up to a constant.
 
     The estimate of Kozachenko & Leonenko (1987), of which only the gradient counts here; a point
@@ -173,6 +173,8 @@ def nearest_entropy(x: Tensor, others: Tensor | None = None) -> Tensor:
         x: `(n, d)` or `(k, n, d)`.
         others: `(m, d)` or `(k, m, d)`, to look for neighbours in; they are held. None looks among
             x, each point itself left out.
+        own: `(n,)` or `(k, n)`, which of the others is not to count for each point, such as the one
+            it comes from; None leaves none out.
 
     Returns:
         0-d or `(k,)`.
@@ -183,12 +185,14 @@ def nearest_entropy(x: Tensor, others: Tensor | None = None) -> Tensor:
         raise ValueError(
             f"x, others: expected (n, d) and (m, d); got {tuple(x.shape)}, {tuple(among.shape)}"
         )
-    if among.shape[-2] < 1 + (others is None):
+    if others is None:
+        own = torch.arange(x.shape[-2], device=x.device).expand(x.shape[:-1])
+    if among.shape[-2] < 1 + (own is not None):
         raise ValueError("others: expected one point or more besides each")
     with torch.no_grad():
         distance = torch.cdist(x, among)
-        if others is None:
-            distance.diagonal(dim1=-2, dim2=-1).fill_(math.inf)
+        if own is not None:
+            distance.scatter_(-1, own[..., None], math.inf)
         nearest = distance.argmin(-1, keepdim=True)
     neighbour = among.gather(-2, nearest.expand_as(x))
     # The square, as the root has no slope at zero.

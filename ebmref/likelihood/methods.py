@@ -146,7 +146,7 @@ def cd(
             of the weights through the last step of the chain alone (Du et al. 2021). Of kernels
             `ula` and `mala` only; the last step is then one of `ula`.
         entropy: weight of the entropy of x', to be made large, by nearest neighbours: among the
-            buffer's chains where there is one, else among x' themselves.
+            buffer's other chains where there is a buffer, else among x' themselves.
 
     Raises:
         ValueError: n_steps < 1, a beta that is not > 0, a negative weight; in training, a kernel
@@ -260,7 +260,7 @@ def _chain_phase(chains: _Chains, energy, data, memory, generator) -> Phase:
             left_out = chains.kl * _grouped(held(flat, moved), models).mean(-1)
             if chains.entropy:
                 among = None if places is None else memory.x.flatten(len(models) + 1)
-                spread = nearest_entropy(_grouped(moved.flatten(1), models), among)
+                spread = nearest_entropy(_grouped(moved.flatten(1), models), among, places)
                 left_out = left_out - chains.entropy * spread
     negatives = _grouped(rows, models)
     if places is not None:

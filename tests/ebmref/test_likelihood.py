@@ -379,6 +379,10 @@ def test_the_entropy_grows_by_d_log_of_the_scale():
     found = L.nearest_entropy(pair[:1].clone().requires_grad_(), other)
     found.backward()
     assert found.item() == 0 and other.grad is None
+    three = torch.tensor([[0.0, 1.0], [0.0, 0.0], [0.0, 2.0]], **DOUBLE)
+    left = L.nearest_entropy(pair[:1], three, torch.tensor([1]))
+    assert left.item() == 0 and L.nearest_entropy(pair[:1], three[[0, 2]]).item() == 0
+    assert L.nearest_entropy(pair[:1], three, torch.tensor([0])).item() < -100
 
 
 @pytest.mark.parametrize("start", ["data", "buffer"])
@@ -390,10 +394,13 @@ def test_the_entropy_is_made_large(start):
     if start == "buffer":
         method = L.persistent_cd(kernel, 2, noise_law(1.0), size=9, entropy=0.7)
     memory = method.memory(None, data, generator(9))
-    others = memory.x.clone() if start == "buffer" else None
+    others = places = None
+    if start == "buffer":  # the place that each chain came from does not count
+        others = memory.x.clone()
+        places, _ = memory.draw(6, generator(), 0.05, noise_law(1.0))
     phase = method.phase(energy, data, memory, generator())
     contrast = phase.of_data.mean() - phase.of_negatives.mean()
-    want = contrast - 0.7 * L.nearest_entropy(phase.negatives, others)
+    want = contrast - 0.7 * L.nearest_entropy(phase.negatives, others, places)
     assert phase.loss.item() == pytest.approx(want.item(), abs=1e-12)
 
 
