@@ -35,7 +35,7 @@ FRESH ?=
 NBVAL := -p no:cacheprovider -W default --nbval-lax --nbval-current-env --dist loadscope \
   $(if $(FRESH),,-p ebmbook.press.replay)
 
-.PHONY: help book run sweep check record carry html test nbval lint bench bench-training bench-refining lock clean
+.PHONY: help book run sweep check record carry html test nbval lint bench bench-training bench-refining bench-nuts gpu lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -52,6 +52,8 @@ help:
 	@echo "make bench    samplers against public peers, into _build/bench: ONLY='hmc/*/100'"
 	@echo "make bench-training   a GAN's training against the plain loop, into _build/bench"
 	@echo "make bench-refining   seconds of every way to use a discriminator, into _build/bench"
+	@echo "make bench-nuts       effective draws a second of nuts, ours and public, into _build/bench"
+	@echo "make gpu      device tests, samplers and picture chapters on a GPU: ten minutes, into _build/bench"
 	@echo "make lint     ruff        make lock   pin the versions anew        make clean"
 
 .venv/ready: requirements.lock pyproject.toml tools/setup.sh
@@ -101,6 +103,12 @@ bench-training: .venv/ready
 
 bench-refining: .venv/ready
 	@$(PY) bench/refining.py
+
+bench-nuts: .venv/peers
+	@$(PY) bench/nuts.py
+
+gpu: .venv/ready
+	@$(PY) bench/gpu.py
 
 .venv/peers .venv/sweep: .venv/%: .venv/ready pyproject.toml
 	@sh tools/setup.sh $*

@@ -31,10 +31,11 @@ import numpy as np
 ALGORITHMS = ("ula", "mala", "hmc", "random_walk")
 LEAPFROGS = 10
 PRNGS = ("threefry2x32", "rbg")  # JAX's generators; which is faster depends on the cell
+WIDTHS = {"mlp": 128, "mlp-32": 32, "mlp-512": 512}  # of the networks' hidden layers
 STEP_SIZES = {
     "mixture": {"ula": 0.2, "mala": 0.2, "hmc": 0.2, "random_walk": 0.8},
     "gaussian": {"ula": 0.2, "mala": 0.2, "hmc": 0.2, "random_walk": 0.15},
-    "mlp": {"ula": 0.1, "mala": 0.1, "hmc": 0.2, "random_walk": 0.3},
+    **{name: {"ula": 0.1, "mala": 0.1, "hmc": 0.2, "random_walk": 0.3} for name in WIDTHS},
 }
 
 
@@ -42,7 +43,7 @@ class Target(NamedTuple):
     """A law as plain arrays, float32, from which each library builds its own energy.
 
     Attributes:
-        name: "mixture", "gaussian" or "mlp".
+        name: "mixture", "gaussian" or one of `WIDTHS`.
         dim: length of x.
         parameters: of the mixture, means `(k, d)`, scales `(k,)` and weights `(k,)`; of the
             Gaussian, mean `(d,)` and covariance `(d, d)`; of the MLP, weight_i
@@ -70,21 +71,24 @@ class Cell(NamedTuple):
 
 
 def targets(seed: int = 0) -> dict[str, Target]:
-    """The benchmark's three laws by name; only the MLP's weights depend on the seed."""
-    rng = np.random.default_rng(seed)
+    """The benchmark's laws by name; only the networks' weights depend on the seed."""
     corners = 1.5 * np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]])
     mixture = {"means": corners, "scales": [0.6, 0.7, 0.8, 0.9], "weights": [0.1, 0.2, 0.3, 0.4]}
-
-    mlp = {}
-    for i, (n_in, n_out) in enumerate([(16, 128), (128, 128), (128, 1)], 1):
-        mlp[f"weight_{i}"] = 2 * rng.standard_normal((n_in, n_out)) / n_in**0.5
-        mlp[f"bias_{i}"] = 0.1 * rng.standard_normal(n_out)
 
     return {
         "mixture": _target("mixture", 2, mixture),
         "gaussian": gaussian(100),
-        "mlp": _target("mlp", 16, mlp),
+        **{name: _mlp(name, width, seed) for name, width in WIDTHS.items()},
     }
+
+
+def _mlp(name: str, width: int, seed: int) -> Target:
+    rng = np.random.default_rng(seed)
+    values = {}
+    for i, (n_in, n_out) in enumerate([(16, width), (width, width), (width, 1)], 1):
+        values[f"weight_{i}"] = 2 * rng.standard_normal((n_in, n_out)) / n_in**0.5
+        values[f"bias_{i}"] = 0.1 * rng.standard_normal(n_out)
+    return _target(name, 16, values)
 
 
 def gaussian(dim: int) -> Target:
@@ -328,20 +332,20 @@ def tfp_cell(
 # torchebm
 
 
-def torch_energy(target: Target) -> Callable:
+def torch_energy(target: Target, device="cpu") -> Callable:
     """The energy of x `(n, dim)` in torch, as its users would write it."""
     import torch
 
-    p = {key: torch.from_numpy(value) for key, value in target.parameters.items()}
+    p = {key: torch.from_numpy(value).to(device) for key, value in target.parameters.items()}
     if target.name == "mixture":
-        log_mass, rate = torch.from_numpy(_log_mass(target)), p["scales"] ** -2
+        log_mass, rate = torch.from_numpy(_log_mass(target)).to(device), p["scales"] ** -2
 
         def energy(x):
             squares = (x[:, None] - p["means"]).square().sum(-1)
             return -(log_mass - 0.5 * rate * squares).logsumexp(1)
 
     elif target.name == "gaussian":
-        precision = torch.from_numpy(_precision(target))
+        precision = torch.from_numpy(_precision(target)).to(device)
 
         def energy(x):
             centred = x - p["mean"]

@@ -1,6 +1,6 @@
 """The sampler benchmark: ebmref against public peers, cell by cell, on the same work.
 
-    make bench                                     all cells, some 40 minutes on two cores
+    make bench                                     all cells, an hour and a half on two cores
     python bench/samplers.py --only 'hmc/*/100'    some of them
     python bench/samplers.py --rounds 9            more rounds
 
@@ -69,7 +69,9 @@ class Work(NamedTuple):
 N_STEPS = {
     "mixture": {1: 10_000, 100: 10_000, 10_000: 500},
     "gaussian": {1: 10_000, 100: 4000, 10_000: 100},
-    "mlp": {1000: 400},
+    "mlp-32": {1: 4000, 100: 4000, 10_000: 500},
+    "mlp": {1: 4000, 100: 4000, 1000: 2000, 10_000: 200},
+    "mlp-512": {1: 2000, 100: 1000, 10_000: 40},
 }
 # Steps a call where chains, dimension or steps grow, with the work kept about the same.
 GROWING = {
@@ -93,7 +95,7 @@ def cells() -> list[Work]:
         for target in N_STEPS
         for algorithm in peers.ALGORITHMS
         for n, steps in N_STEPS[target].items()
-        if (algorithm, target) != ("random_walk", "mlp")
+        if algorithm != "random_walk" or target not in peers.WIDTHS
     ]
 
 
@@ -104,8 +106,8 @@ def floor(work: Work, peer: str) -> float | None:
         return 3.5 if n <= 100 else 1.5
     if peer != "blackjax":
         return None
-    if target == "mlp":
-        return 0.95 if algorithm == "hmc" else 1.1
+    if target in peers.WIDTHS:
+        return 1.0 if n >= 100 else None
     if n == 10_000:
         return 1.8
     if target == "gaussian":
@@ -118,15 +120,15 @@ def floor(work: Work, peer: str) -> float | None:
 # Our half
 
 
-def our_energy(target: peers.Target, analytic: bool):
+def our_energy(target: peers.Target, analytic: bool, device="cpu"):
     """The target as an energy; with an analytic gradient, or written as its users would."""
     if not analytic:
-        return peers.torch_energy(target)
+        return peers.torch_energy(target, device)
     import torch
 
     from ebmref import energies
 
-    values = {key: torch.from_numpy(value) for key, value in target.parameters.items()}
+    values = {key: torch.from_numpy(value).to(device) for key, value in target.parameters.items()}
     make = {"mixture": energies.GaussianMixture, "gaussian": energies.Gaussian}[target.name]
     return make(**values)
 
@@ -171,7 +173,7 @@ def build(library: str, work: Work, dim: int | None = None) -> peers.Cell | str:
     target = peers.targets()[work.target] if dim is None else peers.gaussian(dim)
     arguments = (work.algorithm, target, work.n_chains, work.n_steps, work.step_size)
     if library in OURS:
-        if OURS[library]["analytic"] and work.target == "mlp":
+        if OURS[library]["analytic"] and work.target in peers.WIDTHS:
             return "the MLP has no analytic gradient; see autograd"
         return our_cell(*arguments, **OURS[library])
     reason = peers.missing(library, work.algorithm)
@@ -193,8 +195,12 @@ def build(library: str, work: Work, dim: int | None = None) -> peers.Cell | str:
     return max(made, key=lambda cell: peers.rate(cell, work_done, rounds=1))
 
 
-def serve(library: str, pipe) -> None:
-    """Answer calls until there are no more: ("build", ...), ("advance",), ("draws", n)."""
+def serve(library: str, pipe, build) -> None:
+    """Answer calls until there are no more: ("build", ...), ("advance",), ("draws", n).
+
+    Args:
+        build: makes a cell of the library's name and what comes with the call.
+    """
     cell = None
     while True:
         try:
@@ -222,13 +228,13 @@ def serve(library: str, pipe) -> None:
 
 
 class Library:
-    """A library in its process."""
+    """A library in its process, whose cells `build` makes."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, build=build):
         context = multiprocessing.get_context("spawn")
         self.name = name
         self._pipe, other = context.Pipe()
-        self._process = context.Process(target=serve, args=(name, other), daemon=True)
+        self._process = context.Process(target=serve, args=(name, other, build), daemon=True)
         self._process.start()
         other.close()
 
@@ -249,9 +255,9 @@ class Library:
 
 
 @contextlib.contextmanager
-def libraries(names):
+def libraries(names, build=build):
     """The named libraries, each in its process, until the block ends."""
-    started = [Library(name) for name in names]
+    started = [Library(name, build) for name in names]
     try:
         yield started
     finally:
@@ -361,8 +367,8 @@ def tables(results: dict) -> str:
     ]
     for result in results["cells"]:
         ours = _ours(result)
-        rates = result["libraries"][ours]["rates"]
-        row = [result["cell"], f"{statistics.median(rates):,.0f}"]
+        rates = result["libraries"].get(ours, {}).get("rates")
+        row = [result["cell"], f"{statistics.median(rates):,.0f}" if rates else "-"]
         algorithm, target, n = result["cell"].split("/")
         for peer in PEERS:
             wanted = floor(Work(algorithm, target, int(n), 0), peer)
@@ -433,8 +439,8 @@ def tables(results: dict) -> str:
 
 
 def _ours(result: dict) -> str:
-    """Our entry of a cell: with the analytic gradient where there is one."""
-    return next(n for n in OURS if result["libraries"].get(n, {}).get("rates"))
+    """Our entry of a cell, with the analytic gradient where there is one; "" without one."""
+    return next((n for n in OURS if result["libraries"].get(n, {}).get("rates")), "")
 
 
 def _ratio(spread: tuple | None, wanted: float | None = None) -> str:

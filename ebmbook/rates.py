@@ -25,8 +25,6 @@ from scipy.special import betaincinv
 
 from ebmbook.claims import Check, Claim, LedgerError, Measure, judge
 
-DIGITS = 8  # of a stored number
-
 
 @dataclass(frozen=True)
 class Rate:
@@ -86,9 +84,9 @@ def collect(claims: Iterable[Claim], key: str, profile: str, runs: list[dict]) -
     errors: dict[str, list] = {}
     for check in checks:
         got = [run.get("measures", {}).get(check.measure) for run in runs]
-        values[check.measure] = [None if one is None else _short(one.value) for one in got]
+        values[check.measure] = [None if one is None else one.value for one in got]
         if check.sigmas is not None:
-            errors[check.measure] = [one and one.se and _short(one.se) for one in got]
+            errors[check.measure] = [one and one.se for one in got]
     told = [{name: got for name, got in run.items() if name != "measures"} for run in runs]
     rates = {"key": key, "profile": profile, "runs": told, "values": values, "errors": errors}
     return rates | _judged(rates, claims)
@@ -231,7 +229,3 @@ def _margin(check: Check, got: list[Measure]) -> float | None:
 
 def _told(run: dict) -> str:
     return " ".join(filter(None, (str(run["seed"]), run["machine"])))
-
-
-def _short(number: float) -> float:
-    return float(f"{number:.{DIGITS}g}")

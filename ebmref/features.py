@@ -35,12 +35,12 @@ class Classifier(nn.Module):
         self.two = nn.Conv2d(32, 64, 3, padding=1)
         self.hidden = nn.Linear(64 * (height // 4) * (breadth // 4), width)
         self.head = nn.Linear(width, n_classes)
+        self.to(generator.device)
         for weight in self.parameters():
             if weight.dim() == 1:
                 nn.init.zeros_(weight)
             else:
                 nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=generator)
-        self.to(generator.device)
 
     def features(self, x: Tensor) -> Tensor:
         """`(n, channels, height, width)` to `(n, width)`, before the last rectifier."""

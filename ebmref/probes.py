@@ -10,12 +10,15 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ebmref.energies import Energy, check_energy, value_and_gradient
 
 # Points probed, so that the start of a chain stays cheap: few for a gradient; more for the place
 # in the batch, where models may have dozens of rows each.
 _FEW, _ROWS = 8, 512
+# As many points as no layer of a network has units.
+_PRIME = 13
 
 
 def nearby(x: Tensor) -> Tensor:
@@ -163,6 +166,34 @@ def stands_in_rows(energy: Energy, x: Tensor) -> bool:
         among = energy(rows.flatten(0, 1)).view(-1, 2)
         alone = torch.stack([energy(part) for part in rows.unbind(1)], 1)
         return agree(among, alone) or not agree(energy(x), alone[:, 0])
+
+
+def widest(energy: Energy, x: Tensor) -> int:
+    """The most numbers that an energy makes of one point on its way: its widest layer.
+
+    Args:
+        energy: `(n, *event) -> (n,)`, of each point alone.
+        x: `(n, *event)`, a dozen points or more.
+    """
+    few = x[:_PRIME]
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), _Widths(len(few)) as widths:
+        energy(few)
+    return widths.widest
+
+
+class _Widths(TorchDispatchMode):
+    """Looks at what every operator gives for a batch of n points."""
+
+    def __init__(self, n: int):
+        super().__init__()
+        self.n, self.widest = n, 0
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        out = operator(*args, **(kwargs or {}))
+        for one in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(one, Tensor) and one.shape[:1] == (self.n,):
+                self.widest = max(self.widest, one.numel() // self.n)
+        return out
 
 
 def _takes(energy: Energy, x: Tensor) -> bool:

@@ -17,6 +17,8 @@ Where neither speaks for a place, somebody who has read it may: a file of reason
 definition. They stay in the record's stamp and stand on its page. A number that differs is beyond
 any reason.
 
+What was swept with the code that made the record, the rates of its verdicts, goes along.
+
 This is no proof. A line can run in all of these and matter in none, and in the full run matter:
 what is switched off, what saturates. Where that can be, make the record anew.
 """
@@ -35,8 +37,8 @@ import yaml
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
-from ebmbook import keys
-from ebmbook.press import notebooks, records
+from ebmbook import keys, rates
+from ebmbook.press import notebooks, records, sweep
 from ebmbook.press.changes import Changes, Tree, changes
 from ebmbook.press.children import execute
 from ebmbook.press.notebooks import BookError
@@ -75,6 +77,7 @@ def carry(name: str, reasons: dict[str, str] | None = None) -> str:
         before, commit = _made_by(name, stamp["key"], asked, Path(work))
         changed = changes(before, now, results["profile"])
         evidence = weigh(name, before, now, changed, reasons or {}, Path(work))
+        _keep_rates(name, before.key(QUICK, {}), now.key(QUICK, {}))
     stamp["key"], was = key, stamp["key"]
     stamp["look"] = notebooks.keys_of(name, *asked)["look"]
     step = {"from": was, "to": key, "commit": commit, **evidence}
@@ -84,6 +87,14 @@ def carry(name: str, reasons: dict[str, str] | None = None) -> str:
     if vouched := evidence.get("vouched"):
         told += f", of which reasons speak for those in {', '.join(vouched)}"
     return f"{name}: carried over from {commit}, all results are equal; {told}"
+
+
+def _keep_rates(name: str, before: str, now: str) -> None:
+    """What was swept with the code that the record was made by holds for this code as well."""
+    path = sweep.rates_path(name)
+    found = rates.read(path)
+    if found is not None and found["key"] == before:
+        write_atomic(path, rates.as_text(found | {"key": now}))
 
 
 def read_reasons(path: str) -> dict[str, str]:

@@ -25,6 +25,7 @@ from ebmref.samplers.kernels import (
     random_walk,
     ula,
 )
+from ebmref.samplers.nuts import nuts
 from ebmref.samplers.rejection import Envelope, Rejection, envelope_constant, rejection_sample
 from ebmref.samplers.tempering import parallel_tempering
 
@@ -48,6 +49,7 @@ __all__ = [
     "kinetic_langevin",
     "log_weights",
     "mala",
+    "nuts",
     "parallel_tempering",
     "random_walk",
     "rejection_sample",

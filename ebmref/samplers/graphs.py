@@ -26,8 +26,17 @@ from torch import Tensor
 from ebmref.probes import agree
 from ebmref.samplers.kernels import Kernel
 
-# The compiler's own checks of shapes cost a tenth of a step of one chain.
-_OPTIONS = {"size_asserts": False, "alignment_asserts": False, "scalar_asserts": False}
+_OPTIONS = {
+    # The compiler's own checks of shapes cost a tenth of a step of one chain.
+    "size_asserts": False,
+    "alignment_asserts": False,
+    "scalar_asserts": False,
+    # tanh by exp, right to 2e-7, takes a third of the time.
+    "cpp.use_decompose_tanh": True,
+    # What was compiled is kept on disk for processes to come, under a name that holds all of the
+    # graph; PyTorch leaves out scans, but their bodies are parts of the graph like others.
+    "unsafe_marked_cacheable_functions": {"torch.ops.higher_order.scan": "1"},
+}
 # Graphs kept for kernels to come, the least recently used dropped first.
 _KEPT = 32
 _graphs: OrderedDict = OrderedDict()
@@ -44,16 +53,22 @@ class Graph:
     Attributes:
         unroll, every: the steps an iteration of the scan makes, and of which of them it hands
             out the state.
+        is_new: whether it was not in the cache: the first call makes the compiler work.
         compile_seconds: spent in the compiler.
     """
 
     def __init__(self, kernel: Kernel, state, unroll: int, every: int):
         self.unroll, self.every, self.compile_seconds = unroll, every, 0.0
         self._kernel = kernel
-        self._held: list = []
+        held: list = []
         shapes = tuple((p.shape, p.stride(), p.dtype, p.device) for p in state)
-        self._key = (_name(kernel.step, self._held), type(state), unroll, every, shapes)
-        self._is_probed = False
+        self._key = (_name(kernel.step, held), type(state), unroll, every, shapes)
+        entry = _graphs.get(self._key)
+        self.is_new, self._has_run = entry is None, False
+        if entry is None:
+            loop = _compile(type(state), unroll, every, state.x)
+            entry = _Entry(loop, _watch(self._key, held))
+        self._entry = entry
 
     def __call__(self, state, noise, step_size):
         """Make the noise's steps, a multiple of unroll.
@@ -63,70 +78,55 @@ class Graph:
             the acceptance probabilities `(n,)`.
 
         Raises:
-            Stale: the graph was made earlier, and is not of this energy any more or could not be
-                adapted to it; it is dropped.
+            Stale: the graph was made earlier, and could not be adapted to its energy as it is
+                now; it is dropped.
         """
         blocks = [part.unflatten(0, (-1, self.unroll)) for part in noise]
         for part in blocks:
             torch._dynamo.maybe_mark_dynamic(part, 0)
-        entry = _graphs.get(self._key)
-        is_new = entry is None
-        if is_new:
-            entry = _Entry(_compile(type(state), self.unroll, self.every, state.x), self._watch())
         began, before = time.perf_counter(), _n_compiled()
         try:
-            out = entry.graph(self._kernel.step, tuple(state), blocks, step_size)
+            out = self._entry.graph(self._kernel.step, tuple(state), blocks, step_size)
         except Exception as error:
             self.drop()
-            if is_new or self._is_probed:
+            if self.is_new or self._has_run:
                 raise
             # A number that has changed is a variable to the compiler now, which scans do not
             # take; in a graph from scratch it is a constant again.
             raise Stale from error
         if _n_compiled() > before:
             self.compile_seconds += time.perf_counter() - began
+        self._has_run = True
         *parts, xs, energies, total = out
-        state = type(state)(*parts)
-        if not self._is_probed:
-            self._is_probed = True
-            self._probe(state, entry, is_new)
-            _graphs[self._key] = entry
-            _graphs.move_to_end(self._key)
-            while len(_graphs) > _KEPT:
-                _graphs.popitem(last=False)
-        return state, xs.flatten(0, 1), energies.flatten(0, 1), total.sum(0)
+        return type(state)(*parts), xs.flatten(0, 1), energies.flatten(0, 1), total.sum(0)
+
+    def keep(self, state) -> None:
+        """Keep the graph for kernels to come.
+
+        Args:
+            state: where it has led some chains.
+
+        Raises:
+            Stale: it was made earlier, and is not of its energy any more; it is dropped.
+        """
+        energy, entry = self._kernel.energy, self._entry
+        if energy is not None and (self.is_new or entry.can_tell):
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                holds = agree(energy(state.x), state.energy)
+            if self.is_new:
+                # A step of one's own may be of another energy: then nothing can be told later.
+                entry.can_tell = holds
+            elif not holds:
+                self.drop()
+                raise Stale
+        _graphs[self._key] = entry
+        _graphs.move_to_end(self._key)
+        while len(_graphs) > _KEPT:
+            _graphs.popitem(last=False)
 
     def drop(self) -> None:
         """Let the graph go: another call compiles anew."""
         _graphs.pop(self._key, None)
-
-    def _watch(self) -> list:
-        """References that drop the graph when what it was made of goes."""
-        key = self._key
-
-        def forget(_) -> None:
-            _graphs.pop(key, None)
-
-        watched = []
-        for thing in self._held:
-            try:
-                watched.append(weakref.ref(thing, forget))
-            except TypeError:
-                watched.append(thing)
-        return watched
-
-    def _probe(self, state, entry: "_Entry", is_new: bool) -> None:
-        energy = self._kernel.energy
-        if energy is None or not (is_new or entry.can_tell):
-            return
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            holds = agree(energy(state.x), state.energy)
-        if is_new:
-            # A step of one's own may be of another energy: then nothing can be told later.
-            entry.can_tell = holds
-        elif not holds:
-            self.drop()
-            raise Stale
 
 
 class _Entry:
@@ -140,6 +140,21 @@ class _Entry:
 
     def __init__(self, graph: Callable, watched: list):
         self.graph, self.watched, self.can_tell = graph, watched, False
+
+
+def _watch(key, held: list) -> list:
+    """References that drop the graph of a key when what it was made of goes."""
+
+    def forget(_) -> None:
+        _graphs.pop(key, None)
+
+    watched = []
+    for thing in held:
+        try:
+            watched.append(weakref.ref(thing, forget))
+        except TypeError:
+            watched.append(thing)
+    return watched
 
 
 def _name(thing, held: list):
@@ -173,6 +188,8 @@ def _compile(make, unroll: int, every: int, x: Tensor):
     """
     from torch._higher_order_ops.scan import scan
 
+    from ebmref.samplers.products import ByOneDNN
+
     def loop(step, state, noise, step_size):
         def body(carry, noise):
             state = make(*carry)
@@ -196,9 +213,9 @@ def _compile(make, unroll: int, every: int, x: Tensor):
     # The compiler counts and mixes up what it knows of one code object: each graph has its own.
     code = loop.__code__.replace(co_name=f"loop_{next(_numbers)}")
     loop = types.FunctionType(code, loop.__globals__, closure=loop.__closure__)
-    return torch.compile(
-        loop, fullgraph=True, options=_OPTIONS | {"cpp_wrapper": x.device.type == "cpu"}
-    )
+    options = _OPTIONS | {"cpp_wrapper": x.device.type == "cpu"}
+    options |= {"post_grad_custom_post_pass": ByOneDNN()}
+    return torch.compile(loop, fullgraph=True, options=options)
 
 
 def in_full(x: Tensor) -> Tensor:

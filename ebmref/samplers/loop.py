@@ -15,12 +15,12 @@ import itertools
 import os
 import threading
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 
 import torch
 from torch import Tensor
 
-from ebmref.probes import stands_alone
+from ebmref.probes import stands_alone, widest
 from ebmref.samplers.graphs import Graph, Stale, in_full
 from ebmref.samplers.kernels import Kernel
 from ebmref.samplers.noise import Source
@@ -29,12 +29,14 @@ from ebmref.samplers.noise import Source
 _BLOCK_BYTES = 1 << 24
 _TILE_BYTES = 1 << 21
 _BLOCK_STEPS = 4096
-# Gradients in the body of the scan: more are faster to run and slower to compile.
-_BODY = 10
+# Gradients in the body of the scan. With 10 one chain is a tenth faster, and compiling takes twice
+# the time.
+_BODY = 4
 # Numbers of a state above which a step is long enough to be an iteration by itself.
 _WIDE = 1 << 18
-# Numbers of x in a tile, and chains in the smallest.
-_TILE = 1 << 14
+# Numbers in the widest layer of a tile, as many as a core's own cache holds, and chains in the
+# smallest.
+_TILE = 1 << 18
 _FEWEST = 32
 
 
@@ -125,6 +127,8 @@ def _advance_compiled(kernel, state, n_steps, step_size, generator, bar, thin, s
     stopped = threading.Event()
 
     def run(k: int, n_blocks: int | None = None) -> None:
+        if stopped.is_set():
+            return
         new = slice(wanted[k].start - inside[k].start, size)
         with torch.no_grad():
             for length, state, total, draws in itertools.islice(tiles[k], n_blocks):
@@ -137,22 +141,22 @@ def _advance_compiled(kernel, state, n_steps, step_size, generator, bar, thin, s
                 if stopped.is_set():
                     return
 
-    each = map if n_tiles == 1 else _workers(threads).map
+    pool = _workers(threads) if n_tiles > 1 else None
     try:
-        # The first block makes the compiler work; the others find it done.
-        list(each(functools.partial(run, n_blocks=1), [0]))
-    except Stale:
-        raise
+        if graph.is_new:
+            # The first block makes the compiler work; the other tiles find it done.
+            _each(functools.partial(run, n_blocks=1), [0], pool, stopped)
+            stopped.clear()
+            graph.keep(states[0])
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[0]
         raise Refused(
             f"compile: goes on without, as the compiler refused {kernel.name} "
             f"({type(error).__name__}: {reason})"
         ) from error
-    try:
-        list(each(run, range(n_tiles)))
-    finally:
-        stopped.set()
+    _each(run, range(n_tiles), pool, stopped)
+    if not graph.is_new:
+        graph.keep(states[0])
 
     def whole(parts):
         new = (slice(w.start - i.start, size) for w, i in zip(wanted, inside, strict=True))
@@ -174,10 +178,13 @@ def _n_tiles(kernel: Kernel, x: Tensor, threads: int) -> int:
     most = len(x) // _FEWEST
     if x.device.type != "cpu" or most < threads or torch.is_autocast_enabled("cpu"):
         return 1
-    n_tiles = max(threads, min(most, x.numel() // _TILE)) // threads * threads
-    if n_tiles > 1 and kernel.energy is not None and not stands_alone(kernel.energy, x):
-        return 1
-    return n_tiles
+    width = x[0].numel()
+    if kernel.energy is not None:
+        if not stands_alone(kernel.energy, x):
+            return 1
+        width = max(width, widest(kernel.energy, x))
+    wanted = len(x) * width * kernel.n_noise // _TILE
+    return max(threads, min(most, wanted)) // threads * threads
 
 
 def _layout(kernel: Kernel, x: Tensor, thin: int) -> tuple[int, int]:
@@ -218,6 +225,24 @@ def _tile(graph, kernel, state, n_steps, step_size, generator, thin, block_bytes
                 draws.append((state.x[None], state.energy[None]))
         done += len(noise[0])
         yield len(noise[0]), state, total, draws
+
+
+def _each(run, tiles, pool: ThreadPoolExecutor | None, stopped: threading.Event) -> None:
+    """Run the tiles, as many at a time as the pool has threads; without one, here.
+
+    After an error, or an interrupt, none goes on when this has ended.
+    """
+    if pool is None:
+        for k in tiles:
+            run(k)
+        return
+    running = [pool.submit(run, k) for k in tiles]
+    try:
+        for one in as_completed(running):
+            one.result()
+    finally:
+        stopped.set()
+        wait(running)
 
 
 @functools.cache

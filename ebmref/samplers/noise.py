@@ -111,6 +111,20 @@ def draw_ex2(proposal, n_proposals, n_local, n_steps, x, generator, out=None):
     return proposed, log_q, u, xi, local_u
 
 
+def draw_doublings(max_depth, n_steps, x, generator, out=None):
+    """Normal numbers like x; uniform ones in rows of one number a chain, `(n_steps, rows, n)`.
+
+    Of the rows max_depth are for directions, as many for choices between a path and what is added
+    to it, and 2 ** (max_depth - 1) for choices among the leaves of an addition.
+    """
+    xi, u = out or (None, None)
+    rows = 2 * max_depth + 2 ** (max_depth - 1)
+    return (
+        normal((n_steps, *x.shape), x, generator, xi),
+        uniform((n_steps, rows, len(x)), x, generator, u),
+    )
+
+
 def draw_replicas(n_betas, n_steps, x, generator, out=None):
     """Normal numbers for every replica, uniform ones to accept and to swap by."""
     xi, u, swap_u = out or (None, None, None)

@@ -2,12 +2,15 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from pretended import pretended
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,6 +38,16 @@ def training():
 @pytest.fixture(scope="module")
 def refining():
     yield from script("refining")
+
+
+@pytest.fixture(scope="module")
+def gpu():
+    yield from script("gpu")
+
+
+@pytest.fixture(scope="module")
+def turning():
+    yield from script("nuts")
 
 
 def test_every_cell_is_there(bench):
@@ -132,3 +145,82 @@ def test_refinement_is_timed_at_the_cost_it_tells(refining):
     # By hand: 2 s for 200 passes of 5 models with 2,500 samples.
     assert "| mala | 200 | 1.0 / **2.0** / 4.0 | 0.80 |" in made
     assert "| 64 | 8.0 / **8.5** / 9.0 |" in made
+
+
+def test_without_a_gpu_nothing_is_measured(tmp_path):
+    command = [sys.executable, "bench/gpu.py", "--out", str(tmp_path / "out")]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1 and not (tmp_path / "out").exists()
+    assert done.stderr.strip() == "no GPU here: nothing was measured" and not done.stdout
+
+
+def test_rates_of_a_device(gpu, monkeypatch):
+    """On the CPU, one sampler with few chains; what comes too late is told, as what fails is."""
+    monkeypatch.setattr(gpu, "LEAST", 0.01)
+    monkeypatch.setattr(gpu, "ALGORITHMS", ("ula",))
+    monkeypatch.setattr(gpu, "TARGETS", ("mixture",))
+    found = gpu.rates("cpu", time.monotonic() + 600, chains=(20,))
+    assert [key[2:] for key in found] == [(20, False), (20, True)]
+    assert all(float(one.replace(",", "")) > 100 for one in found.values())
+    assert gpu.rates("cpu", time.monotonic() - 1, chains=(20,)) == {}
+    row = gpu.table(found, chains=(20, 7))[-1]
+    assert row.startswith("| mixture | ula | no time / no time | ") and row.count("|") == 5
+    monkeypatch.setattr(gpu, "rate", lambda *_: torch.empty(2**60))
+    assert gpu.cell("ula", "mixture", 1, "cpu", False).startswith("RuntimeError: ")
+
+
+def test_targets_are_on_the_device(gpu):
+    for target in gpu.peers.targets().values():
+        for analytic in (True, False)[target.name in gpu.peers.WIDTHS :]:
+            with pretended():
+                energy = gpu.bench.our_energy(target, analytic, "cuda")
+                assert energy(torch.ones(5, target.dim, device="cuda")).device.type == "cuda"
+
+
+def test_commands_are_ended_in_time(gpu, monkeypatch):
+    say = [sys.executable, "-c", "import os; print(1); print(os.environ['WORD'])"]
+    assert gpu.run(say, 60, WORD="= so =") == (0, "so")
+    began = time.monotonic()
+    wait = [sys.executable, "-c", "import time; print('wait', flush=True); time.sleep(100)"]
+    assert gpu.run(wait, 2)[0] is None and time.monotonic() - began < 60
+    ended = iter([(0, ""), (None, ""), (1, "gan-pictures: mnist is missing")])
+    monkeypatch.setattr(gpu, "run", lambda *_: next(ended))
+    lines = gpu.chapters("cpu", time.monotonic() + 60)[2:]
+    assert [line.split(" | ")[2] for line in lines] == [
+        "whole |", "did not fit: goes on from its checkpoint |", "gan-pictures: mnist is missing |",
+    ]  # fmt: skip
+    assert all("no time" in line for line in gpu.chapters("cpu", time.monotonic() - 1)[2:])
+
+
+def test_the_report_has_its_parts(gpu):
+    made = gpu.report({"Tests": ["3 passed"], "Samplers": ["| a |", "| b |"]}, "A GPU.")
+    assert made == "# On a GPU\n\nA GPU.\n\n## Tests\n\n3 passed\n\n## Samplers\n\n| a |\n| b |\n"
+
+
+def test_nuts_has_a_cell_of_every_target(turning):
+    """Ours, a few steps: all draws come back, and a table tells what is missing and what is not."""
+    for work in turning.WORKS:
+        cell = turning.build("ebmref", work._replace(n_steps=2, warmup=2))
+        draws = cell.advance()
+        assert draws.shape[:2] == (2, turning.CHAINS) and "leapfrogs" in cell.note
+    made = {"ess_per_step": [0.5, 0.25], "rates": [10.0, 30.0, 20.0], "warmup_seconds": 3.0}
+    entries = {"ebmref": made | {"note": "step 0.1"}, "numpyro": {"missing": "is not here"}}
+    told = turning.table(
+        {
+            "machine": "",
+            "targets": [{"target": "funnel", "acceptance": 0.9, "libraries": entries}],
+        }
+    )
+    assert "| 5 / **10** / 15 | 2 / **5** / 8 | 500, 250 | 3 | step 0.1 |" in told
+    assert "is not here" in told
+    assert len({line.count("|") for line in told.splitlines() if line.startswith("|")}) == 1
+
+
+def test_the_funnel_is_one_in_jax_too(turning):
+    jax = pytest.importorskip("jax")
+    target = turning.target_of("funnel")
+    x = turning.start(target)
+    theirs = torch.from_numpy(-jax.device_get(turning.log_density(target)(x)).copy())
+    ours = turning.our_energy(target)(torch.from_numpy(x))
+    torch.testing.assert_close(ours - ours[0], theirs - theirs[0], rtol=1e-4, atol=1e-3)

@@ -322,3 +322,14 @@ def test_models_side_by_side_may_be_asked_for_several_points_a_chain(name):
     means = chain.samples[50:].mean((0, 2)).view(2, 100)
     # They err by some 0.02; a model with the other's part of the batch would be 3 off or more.
     assert torch.allclose(means.mean(1), torch.tensor([-3.0, 3.0], dtype=torch.float64), atol=0.35)
+
+
+def test_the_widest_layer_is_found():
+    net = torch.nn.Sequential(torch.nn.Linear(4, 60), torch.nn.SiLU(), torch.nn.Linear(60, 1))
+    x = torch.zeros(20, 4)
+    assert probes.widest(lambda x: net(x)[:, 0], x) == 60
+    mixture = energies.GaussianMixture(torch.zeros(7, 4), torch.ones(7))
+    assert probes.widest(mixture, x) == 28
+    assert probes.widest(lambda x: x.square().sum(1), x) == 4
+    # Not the weights, however they are turned.
+    assert probes.widest(lambda x: (x @ torch.ones(300, 4).mT.contiguous()).sum(1), x) == 300

@@ -115,6 +115,28 @@ def test_a_change_that_changes_nothing_is_carried(book):
     assert again.returncode == 0 and "nothing to carry" in again.stderr
 
 
+def test_rates_go_along_if_they_are_of_the_code_that_made_the_record(book):
+    path = book.root / "book/rates/01-one.json"
+    sweep = ("sweep", "--seeds", "3", "--chapter", "01-one")
+    assert book.call(*sweep).returncode == 0
+    swept = json.loads(path.read_text())
+    book.edit(book.root / "ebmref/mini.py", *SAME)
+    assert carry(book).returncode == 0
+    kept = json.loads(path.read_text())
+    assert kept.pop("key") != swept.pop("key") and kept == swept
+    assert "1 of 1 runs are there" in book.call(*sweep).stderr
+
+
+def test_rates_of_other_code_stay_what_they_are(book):
+    path = book.root / "book/rates/01-one.json"
+    path.parent.mkdir(exist_ok=True)
+    told = json.dumps({"key": "other", "runs": [], "values": {}, "errors": {}})
+    path.write_text(told)
+    book.edit(book.root / "ebmref/mini.py", *SAME)
+    assert carry(book).returncode == 0
+    assert path.read_text() == told
+
+
 def test_another_number_is_refused(book):
     book.edit(book.root / "ebmref/mini.py", "return draws.mean()", "return draws.mean() + 1e-7")
     refused(book, "one/mean is not the same", "before the change and after it")
