@@ -210,8 +210,9 @@ def exact_draws(rbm: RBM, n: int, generator: torch.Generator) -> Tensor:
             for start in range(0, 2**d, _CHUNK)
         ]
     )
-    # By the cumulated sum: `torch.multinomial` takes no more than 2^24 classes.
-    total = log_p.softmax(0).cumsum(0)
+    # By the cumulated sum: `torch.multinomial` takes no more than 2^24 classes. It is made on the
+    # CPU, as on a GPU it does not repeat.
+    total = log_p.softmax(0).cpu().cumsum(0).to(own.device)
     u = torch.rand(n, generator=generator, dtype=torch.float64, device=own.device)
     chosen = torch.searchsorted(total, u * total[-1], right=True).clamp(max=2**d - 1)
     half = (chosen[:, None] >> torch.arange(d, device=own.device) & 1).to(rbm.weight.dtype)

@@ -202,7 +202,7 @@ class Learner:
     @property
     def n_gradients(self) -> int:
         """Backward passes so far, by points, for one model."""
-        return int(self._count.made)
+        return self._count.made
 
     def model(self, averaged: bool = False) -> nn.Module:
         """The energy as it is now: a copy, in eval mode, that learns no more."""
@@ -323,10 +323,16 @@ class Learner:
         return squares.sqrt() if self.n_models else squares.sqrt()[0]
 
 
-class _Count(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("made", torch.zeros((), dtype=torch.int64))
+class _Count:
+    """A plain number as part of a checkpoint: it has no device to be waited for."""
+
+    made = 0
+
+    def state_dict(self) -> dict:
+        return {"made": self.made}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.made = int(state["made"])
 
 
 def _scaled(gradient: Tensor, share: Tensor) -> Tensor:
