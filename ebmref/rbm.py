@@ -3,10 +3,14 @@
     E(v, h) = -b.v - c.h - v.W h,   v in {0, 1}^d, h in {0, 1}^m             (Smolensky 1986)
     F(v) = -log sum_h e^{-E(v, h)} = -b.v - sum_j log(1 + e^{(c + v W)_j})
 
-The free energy F is the energy of v alone: all of `ebmref.likelihood` takes a machine as it is.
-Given one half the units of the other are independent, so that Gibbs sampling moves a half at once;
-and Z is a sum over the smaller half, by enumeration, where that is small enough. Both checks on
-what is learned are here: the exact likelihood, and log Z by annealing from either end.
+Lower energy is likelier: p(v) = e^{-F(v)} / Z. The free energy F is the energy of v alone, and what
+a machine gives when it is called. So the methods of `ebmref.likelihood` take one as it is: `exact`
+with `log_z`, chains with `gibbs` for their kernel, `noise_contrastive` with `Bits`. Those that need
+slopes by v, such as Langevin steps and score matching, have no meaning for bits.
+
+Given one half, the units of the other are independent, so that Gibbs sampling moves a half at once.
+Z is a sum over the states of the smaller half, where these are few enough. What was learned can be
+checked in two ways: by the exact likelihood, or by log Z from annealing, from either end.
 """
 
 import math
@@ -31,11 +35,14 @@ class RBM(nn.Module):
     Args:
         n_visible, n_hidden: d and m, >= 1.
         generator: draws the weights; its device is theirs.
-        scale: standard deviation of W at first; biases begin at zero.
+        scale: > 0, standard deviation of W at first; biases begin at zero.
 
     Attributes:
         weight: W `(d, m)`.
         visible, hidden: the biases b `(d,)` and c `(m,)`.
+
+    Raises:
+        ValueError: an argument out of range.
     """
 
     def __init__(
@@ -50,19 +57,19 @@ class RBM(nn.Module):
         self.hidden = nn.Parameter(torch.zeros_like(weight[0]))
 
     def forward(self, v: Tensor) -> Tensor:
-        """F(v)."""
+        """F(v), `(n, d)` to `(n,)`."""
         return -v @ self.visible - functional.softplus(self.hidden_logits(v)).sum(-1)
 
     def energy(self, v: Tensor, h: Tensor) -> Tensor:
-        """E(v, h)."""
+        """E(v, h), of `(n, d)` and `(n, m)` to `(n,)`."""
         return -v @ self.visible - h @ self.hidden - ((v @ self.weight) * h).sum(-1)
 
     def hidden_logits(self, v: Tensor) -> Tensor:
-        """Log-odds of each hidden unit given v."""
+        """Log-odds of each hidden unit being 1 given v, `(n, d)` to `(n, m)`."""
         return self.hidden + v @ self.weight
 
     def visible_logits(self, h: Tensor) -> Tensor:
-        """Log-odds of each visible unit given h."""
+        """Log-odds of each visible unit being 1 given h, `(n, m)` to `(n, d)`."""
         return self.visible + h @ self.weight.T
 
 
@@ -70,7 +77,10 @@ class Bits:
     """Independent bits: a noise for chains and for noise contrast, `sample` and `log_prob`.
 
     Args:
-        log_odds: `(d,)`, of each being 1; zeros make all states alike.
+        log_odds: `(d,)`, of each being 1; zeros make all states equally likely.
+
+    Raises:
+        ValueError: log-odds of another shape, or not finite.
     """
 
     def __init__(self, log_odds: Tensor):
@@ -81,25 +91,38 @@ class Bits:
 
     @classmethod
     def of_data(cls, v: Tensor, smooth: float = 1.0) -> "Bits":
-        """Those of the data's means, with `smooth` ones and zeros more than there are."""
+        """Bits with the means of the data.
+
+        Args:
+            v: `(n, d)` of zeros and ones.
+            smooth: > 0; each bit is counted as 1 and as 0 so many times more than it was, so that
+                one which never changes has finite log-odds.
+
+        Raises:
+            ValueError: a smooth that is not > 0.
+        """
         ones = v.sum(0) + positive_number("smooth", smooth)
         return cls((ones / (len(v) + 2 * smooth - ones)).log())
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """n draws, `(n, d)`."""
         logits = self.log_odds.expand(n, -1)
         return _toss(logits, torch.rand(logits.shape, generator=generator, **_like(logits)))
 
     def log_prob(self, v: Tensor) -> Tensor:
+        """Log probabilities, `(n, d)` to `(n,)`."""
         return v @ self.log_odds - functional.softplus(self.log_odds).sum()
 
 
 def gibbs(rbm: RBM) -> Kernel:
     """Block Gibbs: all hidden units given v, then all visible ones given these; no rejection.
 
-    For `ebmref.samplers.sample` and the chains of `ebmref.likelihood`; it is reversible.
+    A kernel on v alone, reversible, for `ebmref.samplers.sample` and the chains of
+    `ebmref.likelihood`. Chains start at `(n, d)` of zeros and ones.
 
     Raises:
-        ValueError: no `RBM`, such as one whose energy was multiplied by a beta.
+        ValueError: anything but an `RBM`, such as its energy times a beta; in use, a start of
+            another shape or other numbers.
     """
     if not isinstance(rbm, RBM):
         raise ValueError(f"energy: expected an RBM, at beta = 1; got {type(rbm).__name__}")
@@ -141,7 +164,11 @@ def check_bits(name: str, v: Tensor, d: int) -> None:
 
 
 def states(d: int, like: Tensor) -> Tensor:
-    """All of {0, 1}^d, `(2^d, d)`, in the dtype and on the device of `like`."""
+    """All of {0, 1}^d, `(2^d, d)`, in the dtype and on the device of `like`.
+
+    Raises:
+        ValueError: d < 1, or d > 24.
+    """
     if whole_number("d", d, 1) > _MOST:
         raise ValueError(f"d: 2^{d} states are too many; expected at most {_MOST} bits")
     return _states(d, 0, 2**d, like)
@@ -157,9 +184,9 @@ def log_z(rbm: RBM) -> Tensor:
 
         Z = sum_v e^{b.v} prod_j (1 + e^{(c + v W)_j}) = sum_h e^{c.h} prod_i (1 + e^{(b + W h)_i})
 
-    The sum is over the smaller half. It can be differentiated, so that
-    `likelihood.exact_loss(rbm, v, log_z)` has the exact gradient of the likelihood; what a chunk
-    of states needs is made again on the way back and not kept.
+    The sum is over the states of the smaller half. It can be differentiated, so that
+    `likelihood.exact_loss(rbm, v, log_z)` has the exact gradient of the likelihood. States are
+    summed in chunks, which the backward pass computes again, so that memory stays small.
 
     Raises:
         ValueError: the smaller half has more than 24 units.
@@ -200,7 +227,11 @@ def _free(x, weight, own, other):
 
 @torch.no_grad()
 def exact_draws(rbm: RBM, n: int, generator: torch.Generator) -> Tensor:
-    """n independent draws of v, `(n, d)`: the smaller half by enumeration, the other given it."""
+    """n independent draws of v, `(n, d)`: the smaller half by enumeration, the other given it.
+
+    Raises:
+        ValueError: n < 1, or the smaller half has more than 24 units.
+    """
     check_draws(n, 1, generator)
     weight, own, other = _smaller_half(rbm)
     d = len(own)
@@ -236,15 +267,20 @@ def annealed_log_z(
 
         v ~ base,  log w = log Z_0;   for t = 1 .. T:  log w += F_{t-1}(v) - F_t(v);  Gibbs under t
 
-    E[w] = Z. Of its log the estimate is low on average.
+    E[w] = Z, so that the log of the mean weight is on average below log Z.
 
     Args:
         n: >= 2 particles.
         n_betas: T, >= 1 steps, evenly spaced.
-        base: None for fair bits; `Bits.of_data` is nearer, and so better.
+        base: None for fair bits; `Bits.of_data` of what the machine has learned is mostly nearer to
+            it, and so better.
 
     Returns:
-        an `Importance` whose `log_z` and `log_z_se` are the estimate; its value is nothing.
+        An `Importance`: `log_z` is the estimate, `log_z_se` its standard error; `value` and `se`
+        mean nothing here.
+
+    Raises:
+        ValueError: n < 2, n_betas < 1, or a base of another number of bits.
     """
     check_draws(n, 2, generator)
     whole_number("n_betas", n_betas, 1)
@@ -271,6 +307,13 @@ def reverse_annealed_log_z(
     Args:
         draws: `(n, d)`, n >= 2, of the machine.
         rbm, n_betas, generator, base: as for `annealed_log_z`.
+
+    Returns:
+        An `Importance`, as `annealed_log_z`.
+
+    Raises:
+        ValueError: draws that are not `(n, d)` of zeros and ones, n < 2, n_betas < 1, or a base of
+            another number of bits.
     """
     check_bits("draws", draws, len(rbm.visible))
     check_draws(len(draws), 2, generator, "len(draws)")

@@ -1,4 +1,9 @@
-"""Learning an energy without its normaliser: losses, chains, methods, and one `Learner`."""
+"""Learning an energy without its normaliser: losses, chains, methods, and one `Learner`.
+
+The law is p(x) = exp(-E(x)) / Z: lower energy is likelier, and Z is not known. `losses` has what is
+descended, `chains` the draws that stand for those of the model, `methods` puts both together in
+ways that are called alike, and `Learner` trains an energy by any of them.
+"""
 
 from ebmref.likelihood.chains import (
     Buffer,

@@ -4,8 +4,9 @@
     persistent                 k steps from where the last ones ended         (Tieleman 2008)
     short run                  k steps from noise, each time anew             (Nijkamp et al. 2019)
 
-The first knows the data's basins and not their masses, the second keeps what it had wrong for as
-long as its chains do not mix, the third learns an energy for its k steps and for no others.
+Each has its fault where chains do not mix. The first learns the shapes of the basins that have data
+and not how much mass each has. The second keeps chains where the energy was low some time ago. The
+third learns an energy whose k steps lead to the data, while more steps may lead elsewhere.
 """
 
 import math
@@ -22,11 +23,20 @@ from ebmref.samplers import Kernel, sample
 def run(
     kernel: Kernel, start: Tensor, n_steps: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Where n_steps steps of a kernel lead, `(n, *event)`, and their acceptance rate `(n,)`.
+    """Make some steps of a kernel, without a gradient to the weights.
+
+    Args:
+        kernel: of `ebmref.samplers`, or `ebmref.rbm.gibbs`; made of its energy already.
+        start: `(n, *event)`, a chain for each.
+        n_steps: >= 1.
+        generator: source of all randomness, on the device of `start`.
+
+    Returns:
+        Where the chains end, `(n, *event)`, and the mean acceptance rate of each, `(n,)`.
 
     Raises:
-        NotFinite: an energy or a gradient of it that is no number at the start.
-        ValueError: as `ebmref.samplers.sample`; n_steps below 1.
+        NotFinite: some of `start`, or the energy or its gradient there, is NaN or infinite.
+        ValueError: n_steps < 1, or what `ebmref.samplers.sample` refuses.
     """
     n_steps = whole_number("n_steps", n_steps, 1)
     try:
@@ -53,17 +63,29 @@ def _is_lost(kernel: Kernel, x: Tensor) -> bool:
 
 
 def tempered(energy: Energy, beta: float) -> Energy:
-    """beta E, at whose temperature chains move; the energy itself at beta = 1."""
+    """beta E as an energy; E itself at beta = 1. Its law is exp(-beta E), colder for a larger beta.
+
+    Raises:
+        ValueError: a beta that is not > 0 and finite.
+    """
     beta = positive_number("beta", beta)
     return energy if beta == 1 else lambda x: beta * energy(x)
 
 
 def as_langevin(rate: float, noise: float) -> tuple[float, float]:
-    """What x' = x - rate grad E + noise xi is: `ula` with this step_size under this beta.
+    """The step_size and the beta by which `ula` makes the steps x' = x - rate grad E(x) + noise xi.
 
         step_size = noise^2,   beta = 2 rate / noise^2
 
-    A rate far above noise^2 / 2 makes chains that are far colder than the model.
+    That is `ula(tempered(energy, beta), step_size)`. Steps of a rate far above noise^2 / 2 do not
+    draw from exp(-E), but from a much colder law.
+
+    Args:
+        rate: factor of the gradient, > 0.
+        noise: factor of the standard normal xi, > 0.
+
+    Raises:
+        ValueError: one that is not > 0 and finite.
     """
     rate, noise = positive_number("rate", rate), positive_number("noise", noise)
     return noise**2, 2 * rate / noise**2
@@ -73,11 +95,15 @@ class Buffer(nn.Module):
     """Chains that are kept between the steps of training; a part of its checkpoint.
 
     Args:
-        x: `(size, *event)`, or `(k, size, *event)` for k models side by side: at first.
-        n_models: k, or None.
+        x: where the chains are at first, `(size, *event)`, or `(k, size, *event)` for k models
+            side by side.
+        n_models: k, or None for a single model.
+
+    Attributes:
+        x: where they are now, of the same shape.
 
     Raises:
-        ValueError: an empty buffer.
+        ValueError: no chain, an x that is no tensor or has too few axes, or not k models.
     """
 
     def __init__(self, x: Tensor, n_models: int | None = None):
@@ -93,12 +119,20 @@ class Buffer(nn.Module):
     def draw(
         self, n: int, generator: torch.Generator, restart: float = 0.0, noise=None
     ) -> tuple[Tensor, Tensor]:
-        """Places of n different chains of each model, and where these are.
+        """Choose n different chains of each model.
 
         Args:
-            n: at most the size of the buffer.
-            restart: share of them that begin anew, each by a toss of its own.
-            noise: what they begin from, has `sample(n, generator)`.
+            n: >= 1, at most the size of the buffer.
+            generator: source of all randomness, on the device of the buffer.
+            restart: the probability of each to begin anew, from a draw of the noise.
+            noise: has `sample(n, generator)`; may be None where restart is 0.
+
+        Returns:
+            Places in the buffer, `(n,)` or `(k, n)`, for `put`; and where the chains of these
+            places begin, `(n, *event)` or `(k, n, *event)`.
+
+        Raises:
+            ValueError: an n out of range, or draws of the noise that do not fit.
         """
         size = self.x.shape[self.lead]
         check_draws(n, 1, generator)
@@ -116,7 +150,12 @@ class Buffer(nn.Module):
 
     @torch.no_grad()
     def put(self, places: Tensor, x: Tensor) -> None:
-        """Keep where the chains of these places have come to."""
+        """Keep where chains have come to.
+
+        Args:
+            places: of `draw`, `(n,)` or `(k, n)`.
+            x: `(n, *event)` or `(k, n, *event)`.
+        """
         self.x.scatter_(self.lead, self._at(places), x)
 
     def _at(self, places: Tensor) -> Tensor:
@@ -125,10 +164,14 @@ class Buffer(nn.Module):
 
 
 def draw_noise(noise, n: int, generator: torch.Generator, like: Tensor) -> Tensor:
-    """n draws of a law `(n, *event)`.
+    """n draws of a law, `(n, *event)`, on the device of `like`.
+
+    Args:
+        noise: has `sample(n, generator)`.
 
     Raises:
-        ValueError: other than that many finite ones, in the dtype of `like`.
+        ValueError: the law gives another number of draws, some that are not finite, or another
+            dtype than that of `like`.
     """
     with torch.no_grad():
         x = noise.sample(n, generator)
@@ -144,7 +187,14 @@ def draw_noise(noise, n: int, generator: torch.Generator, like: Tensor) -> Tenso
 
 
 def held(energy: Energy, x: Tensor) -> Tensor:
-    """E(x) as a function of x alone: no gradient reaches the weights but through x."""
+    """E(x), `(n,)`, whose gradient reaches the weights through x alone.
+
+    As a function of the weights it is E(x) with the energy's own weights held, to first order.
+
+    Args:
+        energy: `(n, *event)` to `(n,)`, differentiable.
+        x: `(n, *event)`, made by something that depends on the weights, such as `last_step`.
+    """
     value, slope = value_and_gradient(energy, x.detach())
     way = (x - x.detach()) * slope
     return value + way.reshape(len(x), -1).sum(1)
@@ -153,9 +203,18 @@ def held(energy: Energy, x: Tensor) -> Tensor:
 def last_step(
     energy: Energy, x: Tensor, step_size: float, generator: torch.Generator, beta: float = 1.0
 ) -> Tensor:
-    """One step of `ula` that can be differentiated by the weights, from points that are held.
+    """One step of `ula` as a function of the weights: x', `(n, *event)`.
 
-    x' = x - step_size / 2 beta grad E(x) + sqrt(step_size) xi
+        x' = x - step_size / 2 beta grad E(x) + sqrt(step_size) xi,   xi ~ N(0, I)
+
+    Its gradient goes through grad E and not through x, whatever that was made from.
+
+    Args:
+        energy: `(n, *event)` to `(n,)`, differentiable twice.
+        x: `(n, *event)`.
+        step_size: > 0.
+        generator: draws xi, on the device of x.
+        beta: the step is one under beta E.
     """
     x = x.detach().requires_grad_()
     (slope,) = torch.autograd.grad(energy(x).sum(), x, create_graph=True)
@@ -164,20 +223,23 @@ def last_step(
 
 
 def nearest_entropy(x: Tensor, others: Tensor | None = None, own: Tensor | None = None) -> Tensor:
-    """d mean log |x - its nearest neighbour|: the entropy of the law of x, up to a constant.
+    """d times the mean of log |x - its nearest neighbour|: an entropy, up to a constant.
 
-    The estimate of Kozachenko & Leonenko (1987), of which only the gradient counts here; a point
-    that coincides with its neighbour has none.
+    It is the estimate of Kozachenko & Leonenko (1987) for the law of x, large where points are
+    spread out. Only its gradient counts here; a point that coincides with its neighbour has none.
 
     Args:
         x: `(n, d)` or `(k, n, d)`.
         others: `(m, d)` or `(k, m, d)`, to look for neighbours in; they are held. None looks among
             x, each point itself left out.
-        own: `(n,)` or `(k, n)`, which of the others is not to count for each point, such as the one
-            it comes from; None leaves none out.
+        own: `(n,)` or `(k, n)`, for each point the index of one of the others that does not count,
+            such as the one it comes from; None leaves none out. Not looked at without others.
 
     Returns:
         0-d or `(k,)`.
+
+    Raises:
+        ValueError: shapes that do not fit, or no point left to be a neighbour.
     """
     among = x if others is None else others.detach()
     check_tensors(x=x, others=among)

@@ -28,8 +28,9 @@ class Perceptrons(nn.Module):
     """Energies by perceptrons: `(k, n, d)`, or `(n, d)` shared by all, to `(k, n)`.
 
     Smooth by default: a slope is all that Langevin chains and score matching see, and that of a
-    rectifier has jumps. The last layer is linear, so that nothing holds e^{-E} together far from
-    the data: `confine` adds |x|^2 / (2 confine^2), and has the integral of e^{-E} exist.
+    rectifier has jumps. The last layer is linear, so that the integral of e^{-E} need not exist.
+    `confine` adds |x|^2 / (2 confine^2) to the energy; networks of the default activation grow no
+    faster than |x|, and so the integral exists.
 
     Args:
         d: dimension of an event.
@@ -39,8 +40,12 @@ class Perceptrons(nn.Module):
         activation: between the layers.
         spectral: hold the spectral norm of each weight matrix at one.
         confine: > 0, or None.
-        unit: > 0, a length that counts as one for the networks. A smooth network learns features
-            narrower than one late: of modes of width 0.2 a unit of 1/3 is learned, and 1 hardly.
+        unit: > 0, the length that counts as one for the networks, which are given x / unit. A
+            smooth network is late to learn what is much narrower than that: take it not far above
+            the width of the narrowest modes.
+
+    Raises:
+        ValueError: a unit or a confine that is not > 0.
     """
 
     def __init__(
@@ -77,7 +82,8 @@ class Recipe:
     Attributes:
         batch: of data.
         learning_rate: of Adam.
-        constant_rate: of what a method learns beside the energy; None for the same.
+        constant_rate: learning rate of what a method learns beside the energy, such as the
+            constant of `noise_contrastive`; None for the same.
         momenta: Adam's two.
         energy_penalty: alpha of alpha (E(data)^2 + E(negatives)^2), see `losses.energy_penalty`.
         gradient_penalty: weight of the mean of |grad E|^2 at data and negatives.
@@ -122,7 +128,7 @@ class Recipe:
 
 
 class Step(NamedTuple):
-    """One step of the training; numbers `(k,)`, or 0-d for a single model, before the step.
+    """One step of the training: numbers of the weights before it, `(k,)`, or 0-d for one model.
 
     Attributes:
         step: how many were made, with this one.
@@ -148,9 +154,9 @@ class Learner:
         learner = Learner(energy, persistent_cd(kernel, 20, noise), Recipe(), seed=0)
         training.bring(learner, n_steps, data=data)
 
-    Chains run on the energy in eval mode; the loss takes it as it is. Dropout is led by seed and
-    step. The k models share the methods' settings and never meet: batches, chains and noise are
-    each one's own.
+    Chains run on the energy in eval mode; the loss takes the energy in the mode that it is in.
+    What dropout draws depends on seed and step alone. The k models share the settings of method
+    and recipe and nothing else: each has batches, chains and noise of its own.
 
     Args:
         energy: `(n, *event)` to `(n,)`, or with `n_models` `(k, n, *event)` to `(k, n)`.
@@ -205,7 +211,7 @@ class Learner:
         return self._count.made
 
     def model(self, averaged: bool = False) -> nn.Module:
-        """The energy as it is now: a copy, in eval mode, that learns no more."""
+        """The energy as it is now, or its average: a copy, in eval mode, without gradients."""
         made = copy.deepcopy(self.average if averaged else self.energy)
         return made.eval().requires_grad_(False)
 
@@ -228,7 +234,7 @@ class Learner:
         """One step.
 
         Args:
-            data: `(n, *event)`, n >= the batch.
+            data: `(n, *event)`, n >= the batch; of all models, which draw batches of their own.
 
         Raises:
             ValueError: data, noise or energies that do not fit.

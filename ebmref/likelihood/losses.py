@@ -23,6 +23,7 @@ from ebmref.checks import check_tensors, positive_number
 from ebmref.energies import Energy
 from ebmref.free_energy import free_energy
 
+# Of an energy, log Z: 0-d, or `(k,)` for k models.
 LogZ = Callable[[Energy], Tensor]
 
 
@@ -31,10 +32,11 @@ class NotFinite(ValueError):
 
 
 def energies_at(energy: Energy, x: Tensor, what: str) -> Tensor:
-    """E(x), `(n,)` or `(k, n)`.
+    """E(x), `(n,)` or `(k, n)`, checked.
 
     Args:
-        what: the points are, for messages.
+        x: `(n, *event)` or `(k, n, *event)`.
+        what: what to call the points in messages.
 
     Raises:
         NotFinite: an energy that is NaN or infinite.
@@ -65,6 +67,10 @@ def cd_loss(energy: Energy, data: Tensor, negatives: Tensor) -> Tensor:
     contrastive divergence (Hinton 2002), which drops the term through the chain. Its *value* is
     no likelihood and need not fall.
 
+    Args:
+        data: `(n, *event)` or `(k, n, *event)`.
+        negatives: as many or others, `(m, *event)` or `(k, m, *event)`.
+
     Raises:
         ValueError, NotFinite: see `energies_at`.
     """
@@ -77,25 +83,38 @@ def exact_loss(energy: Energy, data: Tensor, log_z: LogZ) -> Tensor:
     """mean E(data) + log Z: the negative log-likelihood itself.
 
     Args:
+        data: `(n, *event)` or `(k, n, *event)`.
         log_z: of an energy, differentiable, such as `on_grid(points, cell)`, `over(states)` or
             `ebmref.rbm.log_z`.
+
+    Raises:
+        ValueError, NotFinite: see `energies_at`; of a sum, an energy that is NaN or -inf. One of
+            +inf has no mass there.
     """
     return energies_at(energy, data, "data").mean(-1) + log_z(energy)
 
 
 def on_grid(points: Tensor, cell: float) -> LogZ:
-    """log int e^{-E} by the sum over a grid, each point standing for a cell of one volume.
+    """log of the integral of e^{-E}, by the sum over a grid of cells of one volume.
 
     Args:
-        points: `(m, *event)`; what lies outside has no mass, and learns nothing.
+        points: `(m, *event)`, one for each cell, on the device of the energy. What lies outside
+            does not count, so that the energy learns nothing of it.
         cell: the volume of a cell, > 0.
+
+    Raises:
+        ValueError: a cell that is not > 0 and finite.
     """
     cell = positive_number("cell", cell)
     return lambda energy: _log_sum(energy, points) + math.log(cell)
 
 
 def over(states: Tensor) -> LogZ:
-    """log sum e^{-E} over the states of a discrete law, `(m, *event)`."""
+    """log of the sum of e^{-E} over all states of a discrete law.
+
+    Args:
+        states: `(m, *event)`, each once, on the device of the energy.
+    """
     return lambda energy: _log_sum(energy, states)
 
 
@@ -108,17 +127,30 @@ def _log_sum(energy: Energy, points: Tensor) -> Tensor:
 
 
 def energy_penalty(of_data: Tensor, of_negatives: Tensor | None = None) -> Tensor:
-    """mean E(data)^2 + mean E(negatives)^2, which ties the level of the energy down.
+    """mean E(data)^2 + mean E(negatives)^2, which ties the level of the energy down
+    (Du & Mordatch 2019).
 
-    The likelihood does not know that level. Nor does the penalty know the law: its minimum is not
-    the data's, as it prefers both to the same energy (Du & Mordatch 2019).
+    The likelihood is the same for E and E plus a constant; the penalty is not. It also draws all
+    energies together, and so away from those of the data's law.
+
+    Args:
+        of_data, of_negatives: energies, `(n,)` and `(m,)`, or `(k, n)` and `(k, m)`; None leaves
+            the second term out.
     """
     penalty = of_data.square().mean(-1)
     return penalty if of_negatives is None else penalty + of_negatives.square().mean(-1)
 
 
 def gradient_penalty(energy: Energy, x: Tensor) -> Tensor:
-    """mean |grad E(x)|^2 at points that are held."""
+    """mean |grad E(x)|^2 at points that are held.
+
+    Args:
+        x: `(n, *event)` or `(k, n, *event)`.
+
+    Raises:
+        ValueError: an energy that does not depend on x differentiably; see also `energies_at`.
+        NotFinite: an energy or a gradient that is NaN or infinite.
+    """
     _, values, slope = _slope(energy, x)
     return slope.flatten(values.dim()).square().sum(-1).mean(-1)
 
@@ -127,24 +159,26 @@ def gradient_penalty(energy: Energy, x: Tensor) -> Tensor:
 
 
 def nce_loss(energy: Energy, constant: Tensor, data: Tensor, draws: Tensor, noise) -> Tensor:
-    """Data told from nu draws a datum of a known law q (Gutmann & Hyvarinen 2010).
+    """The data told from draws of a known law q, nu for each datum (Gutmann & Hyvarinen 2010).
 
     With log p(x) = -E(x) + c the log-odds of a point being a datum are
 
         u(x) = -E(x) + c - log q(x) - log nu
         loss = mean over data of log(1 + e^-u) + nu mean over draws of log(1 + e^u)
 
-    Where E can be anything the least loss is at the law of the data, normalised: the constant c
-    converges to -log Z, Z being that of the energy as it is by then.
+    Of all functions -E + c the loss is least at the log density of the data. So c, learned beside
+    the energy, comes to be -log Z of the energy beside it.
 
     Args:
-        constant: c, 0-d or `(k,)`; learned beside the energy.
-        draws: of q, nu times as many as the data.
+        constant: c, 0-d or `(k,)`.
+        data: `(n, *event)` or `(k, n, *event)`.
+        draws: of q, nu times as many as the data; nu is found by counting.
         noise: q, has `log_prob(x)` of `(n, *event)`, normalised.
 
     Raises:
-        ValueError: a noise without mass at some of the data or of its own draws; see also
-            `energies_at`.
+        ValueError: a noise whose log_prob is not finite at some of the data or of its own draws;
+            see also `energies_at`.
+        NotFinite: see `energies_at`.
     """
     of_data, of_draws = energies_at(energy, data, "data"), energies_at(energy, draws, "draws")
     log_q_data = log_noise(noise, data, of_data, "data")
@@ -155,7 +189,13 @@ def nce_loss(energy: Energy, constant: Tensor, data: Tensor, draws: Tensor, nois
 def nce_of(
     of_data: Tensor, of_draws: Tensor, constant: Tensor, log_q_data: Tensor, log_q_draws: Tensor
 ) -> Tensor:
-    """`nce_loss` from the energies and the noise's log densities at data and draws."""
+    """`nce_loss` from the energies and the noise's log densities at data and draws.
+
+    Args:
+        of_data, log_q_data: `(n,)` or `(k, n)`.
+        of_draws, log_q_draws: `(nu n,)` or `(k, nu n)`.
+        constant: 0-d or `(k,)`.
+    """
     nu = of_draws.shape[-1] / of_data.shape[-1]
     level = constant[..., None] - math.log(nu)
     u_data = level - of_data - log_q_data
@@ -188,10 +228,18 @@ def log_noise(noise, x: Tensor, like: Tensor, what: str) -> Tensor:
 def score_matching(energy: Energy, data: Tensor) -> Tensor:
     """mean |grad E|^2 / 2 - tr(hess E) over the data (Hyvarinen 2005).
 
-    Up to a constant of the data's law it is half the mean squared distance of the scores, -grad E
-    and grad log p_data, by an integration by parts: the density has to vanish at the borders.
-    Slopes say nothing of the masses of basins far apart. The trace costs one backward pass a
-    coordinate; of a rectifier (ReLU) it is zero almost everywhere, and nothing can be learned so.
+    Up to a constant that depends on the data alone it is half the mean squared distance of -grad E
+    from grad log p_data, by an integration by parts: the density has to vanish at the borders.
+    Slopes say nothing of how the mass is shared among basins far apart. The trace costs one
+    backward pass for each coordinate. A network of rectifiers (ReLU) has a trace of zero almost
+    everywhere, and cannot learn by this loss.
+
+    Args:
+        energy: differentiable twice, and once more by its weights.
+        data: `(n, *event)` or `(k, n, *event)`.
+
+    Raises:
+        ValueError, NotFinite: as `gradient_penalty`.
     """
     x, values, slope = _slope(energy, data)
     flat = slope.flatten(values.dim())
@@ -204,10 +252,17 @@ def score_matching(energy: Energy, data: Tensor) -> Tensor:
 def sliced_score_matching(energy: Energy, data: Tensor, directions: Tensor) -> Tensor:
     """`score_matching` with v^T (hess E) v in place of the trace, v ~ N(0, I) (Song et al. 2019).
 
-    The mean over v is exact. The first term is kept whole: the form of least variance.
+    Its mean over v is the trace, so that this loss is right on average. The term |grad E|^2 / 2 is
+    not sliced, which makes less variance than slicing both.
 
     Args:
-        directions: `(s, *data.shape)`, s draws for each datum.
+        energy: as for `score_matching`.
+        data: `(n, *event)` or `(k, n, *event)`.
+        directions: v, `(s, *data.shape)`: s draws for each datum.
+
+    Raises:
+        ValueError: directions of another shape; see also `gradient_penalty`.
+        NotFinite: as `gradient_penalty`.
     """
     if directions.shape[1:] != data.shape or not len(directions):
         raise ValueError(
@@ -229,20 +284,24 @@ def denoising(
     *,
     conditional: bool = False,
 ) -> Tensor:
-    """mean |sigma grad E(x + sigma noise) - noise|^2 / 2: the slope points to the noise put in.
+    """mean |sigma grad E(x + sigma noise) - noise|^2 / 2: the slope is to tell the noise put in.
 
-    Its minimum is the score of the data's law blurred by N(0, sigma^2) (Vincent 2011), not that
-    of the data: a Gaussian of variance s is learned as one of s + sigma^2. The factor sigma^2
-    against the squared distance of the scores lets several sigmas weigh alike; one energy for
-    several sigmas is a compromise between as many laws, unless it sees which one it is for.
+    What is learned is the law of the data blurred by N(0, sigma^2) and not that of the data
+    (Vincent 2011): a Gaussian of variance s is learned as one of variance s + sigma^2. The squared
+    distance of the scores is weighed by sigma^2, which lets several sigmas weigh alike. One energy
+    for several sigmas is a compromise between as many laws, unless it is told sigma.
 
     Args:
-        noise: N(0, I), of the shape of the data.
-        sigma: > 0; a number, or one a datum, `(n,)` or `(k, n)`.
-        conditional: the energy is called as `energy(x, sigma)`.
+        energy: differentiable, and once more by its weights.
+        data: `(n, *event)` or `(k, n, *event)`.
+        noise: draws of N(0, I), of the shape of the data.
+        sigma: > 0; a number, or one for each datum, `(n,)` or `(k, n)`.
+        conditional: the energy is called as `energy(x, sigma)`, sigma being a tensor.
 
     Raises:
-        ValueError: a sigma that is not > 0, or noise of another shape.
+        ValueError: a sigma that is not > 0 and finite, or noise of another shape; see also
+            `gradient_penalty`.
+        NotFinite: as `gradient_penalty`.
     """
     if noise.shape != data.shape:
         raise ValueError(f"noise: expected {tuple(data.shape)}, as data; got {tuple(noise.shape)}")

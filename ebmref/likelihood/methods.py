@@ -1,6 +1,7 @@
 """Ways to learn an energy without Z, made alike and trained by one `Learner`.
 
-A method is made by a function below and is four things:
+Lower energy is likelier: all but those by slopes push the energy of the data down, and that of
+other points up. A method is made by a function below and is four things:
 
     name
     identity(energy) -> dict                    plain values that tell it from others
@@ -43,11 +44,13 @@ class Phase(NamedTuple):
     Attributes:
         loss: to be descended.
         of_data: energies of the data, `(n,)` or `(k, n)`; of a conditional one at the least sigma.
-        of_negatives: those of what is pushed up; None where there is none.
-        negatives: the points, `(m, *event)` or `(k, m, *event)`; None where there is none.
-        acceptance_rate: of the chains; None without chains.
-        n_gradients: backward passes, counted by points, for one model: a chain's gradients and
-            those of the weights one each; a slope that is differentiated again counts twice.
+        of_negatives: energies of the points that are pushed up, `(m,)` or `(k, m)`; None where
+            there are none.
+        negatives: these points, `(m, *event)` or `(k, m, *event)`; None where there are none.
+        acceptance_rate: mean of the chains'; None without chains.
+        n_gradients: backward passes of one model, each counted once for every point. A gradient
+            that a chain needs counts one, that by the weights one, and a slope by x that is
+            differentiated again two.
     """
 
     loss: Tensor
@@ -78,8 +81,9 @@ def exact(log_z: losses.LogZ, n_points: int = 0) -> Method:
     """Descends the negative log-likelihood, see `losses.exact_loss`.
 
     Args:
-        log_z: of an energy: `on_grid(points, cell)`, `over(states)`, or another exact one.
-        n_points: how many points that sums over, for the count of gradients alone.
+        log_z: of an energy: `on_grid(points, cell)`, `over(states)`, `ebmref.rbm.log_z`, or
+            another exact one.
+        n_points: how many points that sums over; it enters the count of gradients alone.
     """
 
     def phase(energy, data, memory, generator):
@@ -140,17 +144,18 @@ def cd(
     Args:
         kernel: of an energy, such as `lambda energy: mala(energy, 0.1)`.
         n_steps: k, >= 1.
-        beta: chains move under beta E. The law that is learned is then one under which beta E
-            and not E looks right to them.
-        kl: weight of the term that contrastive divergence leaves out, E(x') seen as a function
-            of the weights through the last step of the chain alone (Du et al. 2021). Of kernels
-            `ula` and `mala` only; the last step is then one of `ula`.
-        entropy: weight of the entropy of x', to be made large, by nearest neighbours: among the
-            buffer's other chains where there is a buffer, else among x' themselves.
+        beta: > 0; chains move under beta E. It is then exp(-beta E) and not exp(-E) that comes to
+            be the law of the data.
+        kl: weight, >= 0, of the term that contrastive divergence leaves out: E at the chains' ends
+            x', as a function of the weights through the last step alone (Du et al. 2021).
+        entropy: weight, >= 0, of `nearest_entropy` at x', which is made large. Neighbours are
+            looked for among the other chains of the buffer, or without one among x' themselves.
+
+    With kl or entropy the kernel has to be `ula` or `mala`; the last step is then one of `ula`.
 
     Raises:
-        ValueError: n_steps < 1, a beta that is not > 0, a negative weight; in training, a kernel
-            that has no Langevin step for kl or entropy.
+        ValueError: n_steps < 1, a beta that is not > 0, a negative weight; in training, another
+            kernel than `ula` and `mala` with kl or entropy.
     """
     return _by_chains(
         _Chains("data", kernel, n_steps, beta=beta, kl=kl, entropy=entropy), f"CD-{n_steps}"
@@ -171,18 +176,21 @@ def persistent_cd(
 ) -> Method:
     """Persistent contrastive divergence: chains are kept in a buffer, and some begin anew.
 
-    Tieleman (2008) kept one chain a datum of the batch; the buffer with restarts is that of
-    Du & Mordatch (2019).
+    Tieleman (2008) kept one chain for each datum of the batch; a buffer with restarts is what Du &
+    Mordatch (2019) use. The defaults here are this package's own. The memory of a `Learner` is the
+    `Buffer`: `learner.memory.x`.
 
     Args:
-        noise: what chains begin from, has `sample(n, generator)`.
-        size: chains in the buffer of each model.
-        restart: share of those drawn that begin anew.
-        n_chains: drawn for a step of training; None for as many as data.
+        noise: what chains begin from, has `sample(n, generator)` that gives `(n, *event)`.
+        size: chains in the buffer of each model, >= 1.
+        restart: the probability of a chain that is drawn to begin anew, in [0, 1].
+        n_chains: how many are drawn for a step of training; None for as many as data.
         kernel, n_steps, beta, kl, entropy: as for `cd`.
 
     Raises:
-        ValueError: as `cd`; an empty buffer or one of less than n_chains; a share outside [0, 1].
+        ValueError: as `cd`; a size or n_chains < 1, a restart outside [0, 1], a noise without
+            `sample`; in training, fewer chains in the buffer than are drawn, or a noise whose
+            draws are not like the data.
     """
     chains = _Chains(
         "buffer", kernel, n_steps, noise, size, restart, beta, n_chains, kl, entropy
@@ -207,6 +215,9 @@ def short_run(
 
     Args:
         noise, n_chains, kernel, n_steps, beta, kl, entropy: as for `persistent_cd`.
+
+    Raises:
+        ValueError: as `persistent_cd`.
     """
     return _by_chains(
         _Chains(
@@ -347,10 +358,14 @@ def noise_contrastive(noise, nu: int = 1, constant: float = 0.0) -> Method:
     The memory of a `Learner` holds c: `learner.memory.value`.
 
     Args:
-        noise: q, has `sample(n, generator)` and `log_prob(x)`, normalised; it must have mass
-            where the data have, and tells little where it has far more or less than they.
-        nu: draws a datum, >= 1.
+        noise: q, has `sample(n, generator)` and `log_prob(x)`, normalised. It must have mass
+            wherever the data have; the less it is like them, the less is learned from a draw.
+        nu: draws for each datum, >= 1.
         constant: c at first.
+
+    Raises:
+        ValueError: nu < 1, a noise without `sample` or `log_prob`; in training, see
+            `losses.nce_loss`.
     """
     nu = whole_number("nu", nu, 1)
     for needed in ("sample", "log_prob"):
@@ -386,7 +401,14 @@ def noise_contrastive(noise, nu: int = 1, constant: float = 0.0) -> Method:
 
 
 def matching(n_directions: int | None = None) -> Method:
-    """Score matching: by the exact trace, or sliced by so many random directions a datum."""
+    """Score matching, see `losses.score_matching` and `losses.sliced_score_matching`.
+
+    Args:
+        n_directions: random directions for each datum, >= 1; None for the exact trace.
+
+    Raises:
+        ValueError: n_directions < 1.
+    """
     if n_directions is not None:
         whole_number("n_directions", n_directions, 1)
 
@@ -406,11 +428,15 @@ def matching(n_directions: int | None = None) -> Method:
 
 
 def denoised(sigmas: float | tuple[float, ...], *, conditional: bool = False) -> Method:
-    """Denoising score matching at one noise, or at one of several for each datum (Vincent 2011).
+    """Denoising score matching (Vincent 2011), see `losses.denoising`.
 
     Args:
-        sigmas: > 0, one or several, which weigh alike; see `losses.denoising`.
-        conditional: the energy is called as `energy(x, sigma)`.
+        sigmas: > 0, one or several; of several each datum is given one by chance, all alike.
+        conditional: the energy is called as `energy(x, sigma)`, sigma being 0-d or one for each
+            datum, `(n,)` or `(k, n)`.
+
+    Raises:
+        ValueError: no sigma, or one that is not > 0 and finite.
     """
     given = tuple(sigmas) if isinstance(sigmas, tuple | list) else (sigmas,)
     given = tuple(positive_number("sigmas", sigma) for sigma in given)
