@@ -39,10 +39,12 @@ from ebmref import (
     gebm,
     inference,
     latent,
+    likelihood,
     losses,
     metrics,
     outcomes,
     parabola,
+    rbm,
     samplers,
     spectral,
     training,
@@ -413,6 +415,84 @@ def fitted(device):
     trainee = training.Fit(net, loss, adam, schedule, g)
     assert "step 1: loss" in str(training.diverged(trainee, {"loss": loss()}))
     return bring(trainee)
+
+
+# Energies learned without their normaliser
+
+PLAIN = likelihood.Recipe(8)
+REMEDIES = likelihood.Recipe(
+    8, energy_penalty=0.1, gradient_penalty=0.1, data_noise=0.1, clip=1.0, average=0.9,
+    anneal_over=9, limit=1e6,
+)  # fmt: skip
+
+
+def langevin(energy):
+    return samplers.mala(energy, 0.1)
+
+
+@cases(
+    exact=lambda q: likelihood.exact(likelihood.on_grid(q.sample(9, source(q.mean.device)), 0.5)),
+    cd=lambda q: likelihood.cd(langevin, 2, beta=2.0),
+    pcd=lambda q: likelihood.persistent_cd(langevin, 2, q, size=12, kl=0.5, entropy=0.5),
+    short=lambda q: likelihood.short_run(langevin, 1, q, n_chains=4, entropy=0.5),
+    nce=lambda q: likelihood.noise_contrastive(q, 2),
+    trace=lambda q: likelihood.matching(),
+    slices=lambda q: likelihood.matching(2),
+    denoised=lambda q: likelihood.denoised((0.1, 0.3)),
+)
+def learned_by(device, make):
+    """Two models side by side."""
+    net = likelihood.Perceptrons(2, (4,), 2, source(device))
+    trainee = likelihood.Learner(net, make(plane(device)), PLAIN, 0, 2)
+    # Data may be on the CPU: they are taken to the energy.
+    return bring(trainee, normal("cpu", 20, 2))
+
+
+@cases(one=None, two=2)
+def remedies(device, n_models):
+    net = likelihood.Perceptrons(2, (4,), n_models, source(device), spectral=True, confine=2.0)
+    method, x = likelihood.cd(langevin), normal(device, 20, 2)
+    trainee = likelihood.Learner(net, method, REMEDIES, 0, n_models)
+    step = next(training.train(trainee, 1, data=x))
+    return step, trainee.model(averaged=True)(x)
+
+
+@case
+def losses_of_points(device):
+    x, g, q = normal(device, 6, 3), source(device), wide(device)
+    step_size, beta = likelihood.as_langevin(0.1, 0.2)
+    moved = likelihood.last_step(q, x, step_size, g, beta)
+    return (
+        likelihood.cd_loss(rough, x, likelihood.run(samplers.ula(rough, 0.1), x, 2, g)[0]),
+        likelihood.exact_loss(rough, x, likelihood.over(normal(device, 9, 3))),
+        likelihood.nce_loss(rough, torch.zeros((), device=device), x, q.sample(12, g), q),
+        likelihood.denoising(
+            lambda x, sigma: rough(x) / sigma, x, normal(device, 6, 3), 0.3, conditional=True
+        ),
+        likelihood.nearest_entropy(moved),
+        likelihood.held(rough, moved),
+    )
+
+
+@cases(visible=(3, 4), hidden=(4, 3))
+def machine(device, shape):
+    """Each half the smaller one."""
+    g = source(device)
+    model = rbm.RBM(*shape, g)
+    v = rbm.states(shape[0], model.weight)
+    noise = rbm.Bits.of_data(v)
+    method = likelihood.persistent_cd(rbm.gibbs, 2, noise, size=9)
+    trainee = likelihood.Learner(model, method, PLAIN, 0)
+    kept, draws = bring(trainee, v), rbm.exact_draws(model, 6, g)
+    loss = likelihood.exact_loss(model, v, rbm.log_z)
+    return (
+        kept,
+        torch.autograd.grad(loss, list(model.parameters())),
+        noise.log_prob(draws),
+        model.energy(draws, torch.ones_like(model.hidden).expand(6, -1)),
+        rbm.annealed_log_z(model, 5, 3, g, noise),
+        rbm.reverse_annealed_log_z(model, draws, 3, g),
+    )
 
 
 # Concepts
