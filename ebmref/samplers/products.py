@@ -27,12 +27,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
 
 
 @linear.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
+def _shaped(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
     return x.new_empty(len(x), len(weight))
 
 
 @register_lowering(torch.ops.ebmref.linear.default, type_promotion_kind=None)
-def _(x, weight, bias, then):
+def _lowered(x, weight, bias, then):
     """A call from C++. PyTorch's own lowering wants a weight that never changes."""
     kernel = mkldnn_ir.LinearUnary
     x = kernel.require_contiguous(kernel.realize_input(x))
