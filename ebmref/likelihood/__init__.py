@@ -9,7 +9,7 @@ from ebmref.likelihood.chains import (
     run,
     tempered,
 )
-from ebmref.likelihood.learner import Learner, Perceptrons, Recipe, Step
+from ebmref.likelihood.learner import CAUSES, Learner, Perceptrons, Recipe, Step
 from ebmref.likelihood.losses import (
     NotFinite,
     cd_loss,
@@ -36,6 +36,7 @@ from ebmref.likelihood.methods import (
 )
 
 __all__ = [
+    "CAUSES",
     "Buffer",
     "Learner",
     "Method",
