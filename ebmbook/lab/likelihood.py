@@ -185,6 +185,7 @@ class Setting:
         size: of the buffer.
         smooth: SiLU in place of ReLU.
         spectral: hold the norms of the weight matrices at one.
+        confine: of a bowl that holds the energy together, see `L.Perceptrons`.
         learning_rate: of Adam; and of `L.Recipe` the penalties, data noise, clipping, average.
     """
 
@@ -195,6 +196,7 @@ class Setting:
     size: int = 2000
     smooth: bool = False
     spectral: bool = False
+    confine: float | None = None
     learning_rate: float = 1e-3
     energy_penalty: float = 0.0
     gradient_penalty: float = 0.0
@@ -225,6 +227,8 @@ REMEDIES = {
     "slower weights": {"learning_rate": 1e-4},
     # Steps of 0.02 at beta = 1, as long as fit the modes.
     "true temperature": {"rate": 0.01, "noise": 0.02**0.5},
+    # Narrower by a half, and steps at a rate of 10 would leap across it, farther each time.
+    "bowl": {"confine": 5.0},
     "averaged weights": {"average": 0.99},
     "bundle": _BUNDLE,
 }
@@ -268,7 +272,8 @@ def divergence(
     step_size, beta = L.as_langevin(made.rate, made.noise)
     net = L.Perceptrons(
         2, hidden, n_models, _source(seed, "folk", data.device),
-        nn.functional.silu if made.smooth else nn.functional.relu, spectral=made.spectral,
+        nn.functional.silu if made.smooth else nn.functional.relu,
+        spectral=made.spectral, confine=made.confine,
     )  # fmt: skip
     recipe = L.Recipe(
         batch, made.learning_rate, energy_penalty=made.energy_penalty,
@@ -360,12 +365,12 @@ def short_run_law(
         made,
         parts.view(*made.shape[:-1], 8).mean(2),
         inside.float().mean(-1),
-        _distances(made, law.draws.sample(n_draws, draws)),
+        distances(made, law.draws.sample(n_draws, draws)),
         scores(law, model),
     )
 
 
-def _distances(made: Tensor, data: Tensor) -> Estimate:
+def distances(made: Tensor, data: Tensor) -> Estimate:
     """Of draws `(l, k, n, 2)` to data `(n, 2)`, by kernels as wide as a mode and as the law."""
     widths = torch.tensor([0.2, 1.0], dtype=data.dtype, device=data.device)
     kernel = functools.partial(_mixed, widths)

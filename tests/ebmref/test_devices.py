@@ -39,6 +39,7 @@ from ebmref import (
     gebm,
     inference,
     latent,
+    likelihood,
     losses,
     metrics,
     outcomes,
@@ -413,6 +414,32 @@ def fitted(device):
     trainee = training.Fit(net, loss, adam, schedule, g)
     assert "step 1: loss" in str(training.diverged(trainee, {"loss": loss()}))
     return bring(trainee)
+
+
+# Likelihood
+
+
+class SecondLost(likelihood.Perceptrons):
+    """Of two models the second has no finite energy anywhere."""
+
+    def forward(self, x):
+        return super().forward(x) + torch.tensor([[0.0], [math.inf]], device=x.device)
+
+
+@cases(
+    chains=lambda noise: likelihood.persistent_cd(lambda e: samplers.ula(e, 0.1), 2, noise, size=9),
+    jumps=lambda noise: likelihood.cd(lambda e: samplers.ex2mcmc(e, noise, 0.1, 3), 2),
+    noise=lambda noise: likelihood.noise_contrastive(noise, 2),
+    slopes=lambda noise: likelihood.matching(),
+)
+def judged_alone(device, make):
+    """Two models, of which the second has diverged at the first step."""
+    net = SecondLost(2, (4,), 2, source(device), spectral=True, confine=3.0)
+    recipe = likelihood.Recipe(8, average=0.9, clip=1.0, reach=50.0, alone=True)
+    trainee = likelihood.Learner(net, make(plane(device)), recipe, seed=0, n_models=2)
+    steps = list(training.train(trainee, 2, data=normal(device, 20, 2)))
+    assert trainee.n_energies >= 0 and trainee.died.tolist() == [0, 1]
+    return [step._asdict() for step in steps], trainee.alive, trainee.died, trainee.causes
 
 
 # Concepts
