@@ -340,11 +340,13 @@ class Learner:
                     phase = self.method.phase(energy, batch, self.memory, draws)
                     return phase, phase.loss + self._penalties(energy, phase, batch)
             except losses.NotFinite as error:
-                if not self.recipe.alone or error.bad is None:
+                lost = None if error.bad is None else _by_model(error.bad, self.alive)
+                # Of one that is left out already, to try again would be of no use.
+                if not self.recipe.alone or lost is None or not (lost & self.alive).any():
                     raise self._diverged(str(error)) from error
                 for x, was in zip(self._tensors(), before, strict=True):
                     x.data.copy_(was)
-                self._lose(_by_model(error.bad, self.alive), 1, str(error))
+                self._lose(lost, 1, str(error))
 
     def _tensors(self) -> list[Tensor]:
         """All that a step moves but for the optimiser's moments."""

@@ -436,7 +436,8 @@ class OneBroken(L.Perceptrons):
         energy = super().forward(x)
         if self.at is None or not self.at():
             return energy
-        return energy + torch.tensor([0.0, self.value, 0.0])[:, None]
+        # A factor, so that slopes are no numbers either.
+        return energy * torch.tensor([1.0, 1 + self.value, 1.0])[:, None]
 
 
 def three(method, value, at_step=3, **recipe):
