@@ -243,7 +243,7 @@ class Divergence(NamedTuple):
         share: of those that diverged.
         interval: the exact 95 % one of that share.
         kl: KL(law || model) at the end of the weights and of their average, `(2, k)`, NaN of those
-            that diverged.
+            that diverged. Not to diverge is not to learn: that of a flat energy is a number too.
         beta: at which the chains moved.
     """
 
@@ -267,7 +267,12 @@ def divergence(
     Args:
         remedy: of `REMEDIES`, or any `Setting`.
         data: `(n, 2)`.
+
+    Raises:
+        ValueError: an unknown remedy.
     """
+    if not isinstance(remedy, Setting) and remedy not in REMEDIES:
+        raise ValueError(f"remedy: expected one of {', '.join(REMEDIES)}; got {remedy!r}")
     made = remedy if isinstance(remedy, Setting) else Setting(**REMEDIES[remedy])
     step_size, beta = L.as_langevin(made.rate, made.noise)
     net = L.Perceptrons(
