@@ -72,7 +72,7 @@ def test_every_remedy_is_a_recipe():
         assert differs == change.keys(), name
         found = lab.divergence(name, LAW, DATA, 2, 2, 0, hidden=(8,), batch=16)
         assert found.share == 0 and found.kl.isfinite().all(), name
-    with pytest.raises(ValueError, match="remedy: expected one of none, energy penalty, .*'pills'"):
+    with pytest.raises(ValueError, match=r"remedy: expected one of none, .*; got 'pills'"):
         lab.divergence("pills", LAW, DATA, 2, 2, 0)
     assert base.beta == pytest.approx(2 * 10 / 0.005**2)
     assert lab.Setting(**lab.REMEDIES["true temperature"]).beta == pytest.approx(1)
