@@ -14,7 +14,7 @@ from ebmref.likelihood.chains import (
     run,
     tempered,
 )
-from ebmref.likelihood.learner import Learner, Perceptrons, Recipe, Step
+from ebmref.likelihood.learner import CAUSES, Learner, Perceptrons, Recipe, Step
 from ebmref.likelihood.losses import (
     NotFinite,
     cd_loss,
@@ -41,6 +41,7 @@ from ebmref.likelihood.methods import (
 )
 
 __all__ = [
+    "CAUSES",
     "Buffer",
     "Learner",
     "Method",

@@ -42,24 +42,24 @@ def run(
     try:
         chain = sample(kernel, start, n_steps, thin=n_steps, generator=generator)
     except ValueError as error:
-        if isinstance(start, Tensor) and _is_lost(kernel, start):
-            raise NotFinite(f"chains cannot start: {error}") from error
+        lost = _lost(kernel, start) if isinstance(start, Tensor) else None
+        if lost is not None and lost.any():
+            raise NotFinite(f"chains cannot start: {error}", lost) from error
         raise
     return chain.samples[0], chain.acceptance_rate
 
 
-def _is_lost(kernel: Kernel, x: Tensor) -> bool:
-    """Whether it is the energy that is at fault: no number, or no slope, at some of the points."""
-    if not x.isfinite().all():
-        return True
-    if kernel.energy is None:
-        return False
+def _lost(kernel: Kernel, x: Tensor) -> Tensor:
+    """At which points it is the energy that is at fault, `(n,)`: no number, or no slope."""
+    bad = ~x.flatten(1).isfinite().all(1)
+    if bad.any() or kernel.energy is None:
+        return bad
     with torch.no_grad():
-        if not kernel.energy(x).isfinite().all():
-            return True
-    return bool(kernel.n_gradients) and not all(
-        part.isfinite().all() for part in value_and_gradient(kernel.energy, x)
-    )
+        bad = ~kernel.energy(x).isfinite()
+    if bad.any() or not kernel.n_gradients:
+        return bad
+    value, slope = value_and_gradient(kernel.energy, x)
+    return ~value.isfinite() | ~slope.flatten(1).isfinite().all(1)
 
 
 def tempered(energy: Energy, beta: float) -> Energy:

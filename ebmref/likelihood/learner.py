@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -93,6 +94,9 @@ class Recipe:
         average: decay of the moving average of the weights, see `training.take_into_average`.
         anneal_over: over so many steps let the rates fall to zero along a cosine; 0 keeps them.
         limit: a loss beyond it, above or below, counts as diverged, as one that is NaN does.
+        reach: negatives farther than this from the origin count as diverged.
+        alone: each of k models is judged alone. One that diverges stays as it is then, weights,
+            average and chains, and the others go on as if it had not; see `Learner.died`.
 
     Raises:
         ValueError: a field out of range.
@@ -109,13 +113,15 @@ class Recipe:
     average: float = 0.0
     anneal_over: int = 0
     limit: float | None = None
+    reach: float | None = None
+    alone: bool = False
 
     def __post_init__(self):
         check_whole(self, 1, "batch")
         check_whole(self, 0, "anneal_over")
         check_positive(self, "learning_rate")
         check_not_negative(self, "energy_penalty", "gradient_penalty", "data_noise")
-        for name in ("constant_rate", "clip", "limit"):
+        for name in ("constant_rate", "clip", "limit", "reach"):
             check_field(
                 self, name, "a number > 0 or None",
                 lambda v: v is None or (is_number(v) and v > 0),
@@ -125,10 +131,13 @@ class Recipe:
             self, "momenta", "two numbers in [0, 1)",
             lambda v: is_numbers(v, 2) and min(v) >= 0 and max(v) < 1,
         )  # fmt: skip
+        check_field(self, "alone", "True or False", lambda v: type(v) is bool)
 
 
 class Step(NamedTuple):
     """One step of the training: numbers of the weights before it, `(k,)`, or 0-d for one model.
+
+    Those of a model that has diverged are NaN.
 
     Attributes:
         step: how many were made, with this one.
@@ -137,6 +146,7 @@ class Step(NamedTuple):
         gradient: the norm of the loss's gradient, penalties included, before clipping.
         acceptance_rate: of the chains; None without.
         n_gradients: backward passes so far, see `methods.Phase`; gradient penalties not counted.
+        n_energies: passes forward alone so far.
     """
 
     step: int
@@ -146,6 +156,11 @@ class Step(NamedTuple):
     gradient: Tensor
     acceptance_rate: Tensor | None
     n_gradients: int
+    n_energies: int
+
+
+# Why a model is held to have diverged, by the number that `Learner.causes` has of it.
+CAUSES = ("", "not finite", "loss", "chains")
 
 
 class Learner:
@@ -169,7 +184,10 @@ class Learner:
         memory: what the method keeps or learns: the buffer's chains `memory.x` of `persistent_cd`,
             the constant `memory.value` of `noise_contrastive`.
         average: the energy with averaged weights; the energy itself without an average.
-        n_gradients: see `Step`.
+        n_gradients, n_energies: see `Step`.
+        alive: which models have not diverged, `(k,)`, or 0-d for a single one.
+        died: the step at which each diverged, counted from one; 0 of those that have not.
+        causes: why, a place in `CAUSES`.
         step, saved: see `training.Trainee`.
 
     Raises:
@@ -202,13 +220,33 @@ class Learner:
         self.average = energy
         if recipe.average:
             self.average = copy.deepcopy(energy).requires_grad_(False)
-        self._count = _Count()
+        self._count = _Count(() if n_models is None else (n_models,), self.device)
         self._batches: training.Batches | None = None
 
     @property
     def n_gradients(self) -> int:
         """Backward passes so far, by points, for one model."""
         return self._count.made
+
+    @property
+    def n_energies(self) -> int:
+        """Energies without a gradient so far, by points, for one model."""
+        return self._count.energies
+
+    @property
+    def alive(self) -> Tensor:
+        """Which models have not diverged."""
+        return self._count.died == 0
+
+    @property
+    def died(self) -> Tensor:
+        """The step at which each model diverged, or 0."""
+        return self._count.died.clone()
+
+    @property
+    def causes(self) -> Tensor:
+        """Why each model diverged, a place in `CAUSES`."""
+        return self._count.cause.clone()
 
     def model(self, averaged: bool = False) -> nn.Module:
         """The energy as it is now, or its average: a copy, in eval mode, without gradients."""
@@ -239,30 +277,27 @@ class Learner:
         Raises:
             ValueError: data, noise or energies that do not fit.
             training.Diverged: a loss, an energy or a gradient is not finite, or a loss is beyond
-                the recipe's limit. The weights were not moved.
+                the recipe's limit, or chains beyond its reach. The weights were not moved. Where
+                models are judged alone: all have diverged.
         """
         recipe = self.recipe
         if self._batches is None or self._batches.given is not data:
             self._batches = training.Batches(self, data, self.n_models or 1, recipe.batch)
         batch = self._batches[self.step]
         batch = batch[0] if self.n_models is None else batch
-        draws = training.source(self, f"step-{self.step}")
-        if recipe.data_noise:
-            batch = batch + recipe.data_noise * torch.randn(
-                batch.shape, generator=draws, dtype=batch.dtype, device=batch.device
-            )
-        with training.seeded(self):
-            try:
-                phase = self.method.phase(self.energy, batch, self.memory, draws)
-                total = phase.loss + self._penalties(phase, batch)
-            except losses.NotFinite as error:
-                raise self._diverged(str(error)) from error
+        if not self.alive.any():
+            raise self._diverged("all models have diverged")
+        before = [x.detach().clone() for x in self._tensors()] if recipe.alone else []
+        phase, total = self._made(batch, before)
         self._check(phase, total)
         parameters = [*self.energy.parameters(), *self.memory.parameters()]
         gradients = training.gradients(total.sum(), parameters)
         norm = self._norms(gradients)
-        if not norm.isfinite().all():
-            raise self._diverged("the gradient is not finite", phase)
+        self._lose(~norm.isfinite(), 1, "the gradient is not finite", phase)
+        dead = ~self.alive
+        if dead.any():
+            gradients = [g if g is None else _emptied(g, dead) for g in gradients]
+            norm = norm.masked_fill(dead, 0.0)
         if recipe.clip is not None:
             share = (recipe.clip / norm.clamp(min=recipe.clip)).flatten()
             gradients = [g if g is None else _scaled(g, share) for g in gradients]
@@ -272,19 +307,69 @@ class Learner:
         training.descend(self.adam, parameters, gradients)
         if recipe.average:
             training.take_into_average(self.average, self.energy, recipe.average, self.step)
+        if dead.any():
+            self._hold(before, dead)
         self.step += 1
         self._count.made += phase.n_gradients
+        self._count.energies += phase.n_energies
+
+        def told(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.detach().masked_fill(dead, math.nan)
+
         return Step(
             self.step,
-            phase.loss.detach(),
-            phase.of_data.detach().mean(-1),
-            None if phase.of_negatives is None else phase.of_negatives.detach().mean(-1),
-            norm,
-            phase.acceptance_rate,
+            told(phase.loss),
+            told(phase.of_data.mean(-1)),
+            None if phase.of_negatives is None else told(phase.of_negatives.mean(-1)),
+            told(norm),
+            told(phase.acceptance_rate),
             self.n_gradients,
+            self.n_energies,
         )
 
-    def _penalties(self, phase: Phase, batch: Tensor):
+    def _made(self, batch: Tensor, before: list[Tensor]) -> tuple[Phase, Tensor]:
+        """The phase of this step, and its loss with the penalties.
+
+        Made anew without the models that it failed by, where these are judged alone: with the
+        same draws, so that the others do not notice.
+        """
+        given = batch
+        while True:
+            draws = training.source(self, f"step-{self.step}")
+            if self.recipe.data_noise:
+                batch = given + self.recipe.data_noise * torch.randn(
+                    given.shape, generator=draws, dtype=given.dtype, device=given.device
+                )
+            energy = self.energy if self.alive.all() else _Living(self.energy, ~self.alive)
+            try:
+                with training.seeded(self):
+                    phase = self.method.phase(energy, batch, self.memory, draws)
+                    return phase, phase.loss + self._penalties(energy, phase, batch)
+            except losses.NotFinite as error:
+                lost = None if error.bad is None else _by_model(error.bad, self.alive)
+                # Of one that is left out already, to try again would be of no use.
+                if not self.recipe.alone or lost is None or not (lost & self.alive).any():
+                    raise self._diverged(str(error)) from error
+                for x, was in zip(self._tensors(), before, strict=True):
+                    x.data.copy_(was)
+                self._lose(lost, 1, str(error))
+
+    def _tensors(self) -> list[Tensor]:
+        """All that a step moves but for the optimiser's moments."""
+        modules = [self.energy, self.memory]
+        modules += [self.average] if self.average is not self.energy else []
+        return [x for module in modules for x in (*module.parameters(), *module.buffers())]
+
+    @torch.no_grad()
+    def _hold(self, before: list[Tensor], dead: Tensor) -> None:
+        """Give models that have diverged what they had before the step."""
+        for x, was in zip(self._tensors(), before, strict=True):
+            if x.dim() and len(x) % len(dead) == 0:
+                rows = x.data.reshape(len(dead), -1)
+                kept = torch.where(dead[:, None], was.reshape(len(dead), -1), rows)
+                x.data.copy_(kept.view_as(x))
+
+    def _penalties(self, energy, phase: Phase, batch: Tensor):
         recipe, total = self.recipe, 0.0
         if recipe.energy_penalty:
             squares = losses.energy_penalty(phase.of_data, phase.of_negatives)
@@ -293,17 +378,38 @@ class Learner:
             points = batch
             if phase.negatives is not None:
                 points = torch.cat([batch, phase.negatives], phase.of_data.dim() - 1)
-            slopes = losses.gradient_penalty(self.energy, points)
+            slopes = losses.gradient_penalty(energy, points)
             total = total + recipe.gradient_penalty * slopes
         return total
 
     def _check(self, phase: Phase, total: Tensor) -> None:
-        """Raise Diverged where a loss is no number, or beyond the limit."""
-        limit = self.recipe.limit
-        if not total.isfinite().all():
-            raise self._diverged("the loss is not finite", phase)
-        if limit is not None and (phase.loss.abs() > limit).any():
-            raise self._diverged(f"the loss is beyond the limit {limit:g}", phase)
+        """Find the models whose loss is no number or beyond the limit, or whose chains are lost."""
+        limit, reach = self.recipe.limit, self.recipe.reach
+        self._lose(~total.isfinite(), 1, "the loss is not finite", phase)
+        if limit is not None:
+            why = f"the loss is beyond the limit {limit:g}"
+            self._lose(phase.loss.abs() > limit, 2, why, phase)
+        if reach is not None and phase.negatives is not None:
+            far = phase.negatives.flatten(phase.of_data.dim()).norm(dim=-1) > reach
+            why = f"negatives are beyond the reach {reach:g}"
+            self._lose(_by_model(far, self.alive), 3, why, phase)
+
+    def _lose(self, lost: Tensor, cause: int, why: str, phase: Phase | None = None) -> None:
+        """Note which models have diverged now.
+
+        Raises:
+            training.Diverged: one has, and they are not judged alone; or none is left.
+        """
+        lost = lost & self.alive
+        if not lost.any():
+            return
+        if not self.recipe.alone:
+            raise self._diverged(why, phase)
+        count = self._count
+        count.died.copy_(torch.where(lost, self.step + 1, count.died))
+        count.cause.copy_(torch.where(lost, cause, count.cause))
+        if not self.alive.any():
+            raise self._diverged(f"all models have diverged, the last as {why}", phase)
 
     def _diverged(self, why: str, phase: Phase | None = None) -> training.Diverged:
         told = {} if phase is None else {
@@ -330,15 +436,52 @@ class Learner:
 
 
 class _Count:
-    """A plain number as part of a checkpoint: it has no device to be waited for."""
+    """What was spent, and which models have diverged; a part of a checkpoint.
 
-    made = 0
+    What was spent are plain numbers: they have no device to be waited for.
+    """
+
+    def __init__(self, models: tuple[int, ...], device: torch.device):
+        self.made = self.energies = 0
+        self.died = torch.zeros(models, dtype=torch.int64, device=device)
+        self.cause = torch.zeros(models, dtype=torch.int64, device=device)
 
     def state_dict(self) -> dict:
-        return {"made": self.made}
+        return {name: getattr(self, name) for name in ("made", "energies", "died", "cause")}
 
     def load_state_dict(self, state: dict) -> None:
-        self.made = int(state["made"])
+        self.made, self.energies = int(state["made"]), int(state["energies"])
+        self.died = state["died"].to(self.died.device, copy=True)
+        self.cause = state["cause"].to(self.cause.device, copy=True)
+
+
+class _Living(nn.Module):
+    """k energies of which some are left out: they count as flat, at whatever points.
+
+    They are asked at the origin and not believed, so that no NaN of theirs enters a slope by x.
+    """
+
+    def __init__(self, energy: nn.Module, dead: Tensor):
+        super().__init__()
+        self.energy, self.dead = energy, dead
+
+    def forward(self, x: Tensor, *more) -> Tensor:
+        own = x.dim() > 2 and len(x) == len(self.dead)  # else points are shared by all models
+        at = torch.where(self.dead.view(-1, *(1,) * (x.dim() - 1)), 0.0, x) if own else x
+        values = self.energy(at, *more)
+        flat = (0 * x).flatten(2).sum(-1) if own else torch.zeros_like(values)
+        return torch.where(self.dead[:, None], flat, values)
+
+
+def _by_model(bad: Tensor, alive: Tensor) -> Tensor:
+    """Of which models some points are bad, `(k,)` or 0-d."""
+    return bad.reshape(*alive.shape, -1).any(-1)
+
+
+def _emptied(gradient: Tensor, dead: Tensor) -> Tensor:
+    """The gradients of k models, zero for those that are dead."""
+    rows = gradient.reshape(dead.numel(), -1)
+    return rows.masked_fill(dead.view(-1, 1), 0.0).view_as(gradient)
 
 
 def _scaled(gradient: Tensor, share: Tensor) -> Tensor:

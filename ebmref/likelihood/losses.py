@@ -28,7 +28,15 @@ LogZ = Callable[[Energy], Tensor]
 
 
 class NotFinite(ValueError):
-    """An energy or a slope that is NaN or infinite where it must be a number."""
+    """An energy or a slope that is NaN or infinite where it must be a number.
+
+    Attributes:
+        bad: at which of the points, `(n,)` or `(k, n)`; None where that is not known.
+    """
+
+    def __init__(self, message: str, bad: Tensor | None = None):
+        super().__init__(message)
+        self.bad = bad
 
 
 def energies_at(energy: Energy, x: Tensor, what: str) -> Tensor:
@@ -51,8 +59,10 @@ def energies_at(energy: Energy, x: Tensor, what: str) -> Tensor:
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise ValueError(f"energy: expected one number for each of {what}; got {got}")
     if not values.isfinite().all():
-        bad = int((~values.isfinite()).sum())
-        raise NotFinite(f"energy: is not finite at {bad} of {values.numel()} of the {what}")
+        bad = ~values.isfinite()
+        raise NotFinite(
+            f"energy: is not finite at {int(bad.sum())} of {values.numel()} of the {what}", bad
+        )
     return values
 
 
@@ -121,8 +131,9 @@ def over(states: Tensor) -> LogZ:
 def _log_sum(energy: Energy, points: Tensor) -> Tensor:
     check_tensors(points=points)
     values = energy(points)
-    if values.isnan().any() or (values == -math.inf).any():
-        raise NotFinite("energy: is NaN or -inf at some points of the sum")
+    bad = values.isnan() | (values == -math.inf)
+    if bad.any():
+        raise NotFinite("energy: is NaN or -inf at some points of the sum", bad)
     return -free_energy(values, 1.0, "counting")
 
 
@@ -324,7 +335,8 @@ def _slope(energy: Energy, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if slope is None:
         raise ValueError("energy: expected one that depends on x differentiably")
     if not slope.isfinite().all():
-        raise NotFinite("energy: its gradient is not finite at some of the data")
+        bad = ~slope.flatten(values.dim()).isfinite().all(-1)
+        raise NotFinite("energy: its gradient is not finite at some of the data", bad)
     return x, values, slope
 
 

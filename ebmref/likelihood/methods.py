@@ -51,6 +51,8 @@ class Phase(NamedTuple):
         n_gradients: backward passes of one model, each counted once for every point. A gradient
             that a chain needs counts one, that by the weights one, and a slope by x that is
             differentiated again two.
+        n_energies: passes forward alone, counted likewise: those of chains that ask for an energy
+            without its gradient.
     """
 
     loss: Tensor
@@ -59,6 +61,7 @@ class Phase(NamedTuple):
     negatives: Tensor | None
     acceptance_rate: Tensor | None
     n_gradients: int
+    n_energies: int = 0
 
 
 class Method(NamedTuple):
@@ -262,7 +265,10 @@ def _chain_phase(chains: _Chains, energy, data, memory, generator) -> Phase:
         n_steps = chains.n_steps - bool(improved)
         rate = rows.new_ones(len(rows))
         if n_steps:
-            rows, rate = run(kernel, rows, n_steps, generator)
+            try:
+                rows, rate = run(kernel, rows, n_steps, generator)
+            except losses.NotFinite as error:
+                raise losses.NotFinite(str(error), _grouped(error.bad, models)) from error
         left_out = 0.0
         if improved:
             _check_langevin(kernel)
@@ -280,6 +286,8 @@ def _chain_phase(chains: _Chains, energy, data, memory, generator) -> Phase:
     n, m = of_data.shape[-1], of_negatives.shape[-1]
     # One gradient to begin with and those of the steps; the term left out has three of its own.
     per_chain = 1 + n_steps * kernel.n_gradients if n_steps and kernel.n_gradients else 0
+    # Of kernels that ask for fresh points, at each step; the one to begin with is counted above.
+    alone = n_steps * kernel.n_energies
     return Phase(
         of_data.mean(-1) - of_negatives.mean(-1) + left_out,
         of_data,
@@ -287,6 +295,7 @@ def _chain_phase(chains: _Chains, energy, data, memory, generator) -> Phase:
         negatives,
         _grouped(rate, models).mean(-1),
         n + m * (1 + per_chain + 3 * bool(improved)),
+        m * alone,
     )
 
 

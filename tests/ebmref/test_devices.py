@@ -61,7 +61,6 @@ NO_TENSORS = {
     "energies.double_well_points": "gives plain numbers",
     "outcomes.mean_resultant": "gives a plain number",
     "losses.separation": "gives a plain number, from a grid of its own on the CPU",
-    "checks.is_numbers": "is asked when a recipe is made",
     "samplers.diagnostics.arviz": "is asked once in a process",
     "samplers.graphs.Graph.__call__": "needs a compiler for the device: see the compiled loop",
     "samplers.graphs.Graph.drop": "needs a compiler for the device: see the compiled loop",
@@ -493,6 +492,29 @@ def machine(device, shape):
         rbm.annealed_log_z(model, 5, 3, g, noise),
         rbm.reverse_annealed_log_z(model, draws, 3, g),
     )
+
+
+class SecondLost(likelihood.Perceptrons):
+    """Of two models the second has no finite energy anywhere."""
+
+    def forward(self, x):
+        return super().forward(x) + torch.tensor([[0.0], [math.inf]], device=x.device)
+
+
+@cases(
+    chains=lambda noise: likelihood.persistent_cd(lambda e: samplers.ula(e, 0.1), 2, noise, size=9),
+    jumps=lambda noise: likelihood.cd(lambda e: samplers.ex2mcmc(e, noise, 0.1, 3), 2),
+    noise=lambda noise: likelihood.noise_contrastive(noise, 2),
+    slopes=lambda noise: likelihood.matching(),
+)
+def judged_alone(device, make):
+    """Two models, of which the second has diverged at the first step."""
+    net = SecondLost(2, (4,), 2, source(device), spectral=True, confine=3.0)
+    recipe = likelihood.Recipe(8, average=0.9, clip=1.0, reach=50.0, alone=True)
+    trainee = likelihood.Learner(net, make(plane(device)), recipe, seed=0, n_models=2)
+    steps = list(training.train(trainee, 2, data=normal(device, 20, 2)))
+    assert trainee.n_energies >= 0 and trainee.died.tolist() == [0, 1]
+    return [step._asdict() for step in steps], trainee.alive, trainee.died, trainee.causes
 
 
 # Concepts

@@ -11,7 +11,7 @@ from ebmref import energies, training
 from ebmref import likelihood as L
 from ebmref.rbm import RBM, Bits, gibbs
 from ebmref.rbm import log_z as rbm_log_z
-from ebmref.samplers import hmc, mala, ula
+from ebmref.samplers import ex2mcmc, hmc, mala, ula
 
 
 def generator(seed=0):
@@ -361,6 +361,8 @@ def test_chains_that_cannot_start_are_a_divergence():
         (lambda: L.Recipe(clip=0.0), "clip: expected a number > 0 or None"),
         (lambda: L.Recipe(average=1.0), "average: expected a number in"),
         (lambda: L.Recipe(energy_penalty=-1.0), "energy_penalty: expected a number >= 0"),
+        (lambda: L.Recipe(reach=-1.0), "reach: expected a number > 0 or None"),
+        (lambda: L.Recipe(alone=1), "alone: expected True or False"),
         (lambda: L.Recipe(batch=0), "batch: expected a whole number >= 1"),
         (lambda: L.Perceptrons(2, (8,), None, generator(), confine=0.0), "confine: expected"),
         (lambda: L.Perceptrons(2, (8,), None, generator(), unit=0.0), "unit: expected"),
@@ -420,3 +422,134 @@ def test_a_linear_energy_has_no_trace_and_no_error():
     assert loss.item() == pytest.approx(0.5 * float(net.weight.detach().square().sum()))
     with pytest.raises(ValueError, match="energy: expected one that depends on x"):
         L.score_matching(lambda x: net.bias.expand(len(x)), points(3))
+
+
+# Each judged alone -----------------------------------------------------------------------------
+
+
+class OneBroken(L.Perceptrons):
+    """The second of three gives what it is told to from a step on."""
+
+    value, at = 0.0, None
+
+    def forward(self, x):
+        energy = super().forward(x)
+        if self.at is None or not self.at():
+            return energy
+        # A factor, so that slopes are no numbers either.
+        return energy * torch.tensor([1.0, 1 + self.value, 1.0])[:, None]
+
+
+def three(method, value, at_step=3, **recipe):
+    net = OneBroken(2, (8, 8), 3, generator(1), confine=4.0, spectral=method == "pcd")
+    recipe = L.Recipe(
+        16, alone=True, average=0.9, gradient_penalty=0.1, data_noise=0.05, **recipe
+    )  # fmt: skip
+    learner = L.Learner(net, METHODS[method](), recipe, 3, 3)
+    net.value, net.at = value, lambda: learner.step >= at_step
+    return learner
+
+
+def rows(learner, i):
+    """All numbers of one of three models."""
+    return {
+        name: x[i]
+        for name, x in numbers(learner).items()
+        if x.dim() and len(x) == 3 and "adam" not in name
+    }
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_one_that_diverges_does_not_stop_the_others(method, value, tmp_path):
+    """They go on to the bit as if it had not, by way of a file, too; it stays as it was."""
+    path, data = tmp_path / "half.pt", points()
+    whole, lost, first, second = (three(method, v) for v in (0.0, *[value] * 3))
+    training.bring(whole, 7, data=data)
+    training.bring(lost, 3, data=data)
+    before = rows(lost, 1)
+    assert lost.alive.all() and lost.died.tolist() == lost.causes.tolist() == [0, 0, 0]
+    steps = list(training.train(lost, 7, data=data))
+    training.bring(first, 5, data=data, checkpoint=path)
+    training.bring(second, 7, data=data, checkpoint=path)
+    assert lost.alive.tolist() == [True, False, True]
+    assert lost.died.tolist() == [0, 4, 0] and L.CAUSES[lost.causes[1]] == "not finite"
+    assert steps[0].loss.isfinite().tolist() == [True, False, True]
+    assert steps[-1].gradient.isfinite().tolist() == [True, False, True]
+    after = rows(lost, 1)
+    counted = ("count.died", "count.cause")
+    assert before.keys() == after.keys() and set(counted) < after.keys()
+    assert [n for n in before if n not in counted and not torch.equal(before[n], after[n])] == []
+    for i in (0, 2):
+        one, other = rows(whole, i), rows(lost, i)
+        assert [name for name in one if not torch.equal(one[name], other[name])] == []
+    one, other = numbers(lost), numbers(second)
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+@pytest.mark.parametrize(
+    "recipe, cause", [({"limit": 50.0}, "loss"), ({"reach": 40.0}, "chains"), ({}, "")]
+)
+def test_the_rules_by_which_one_has_diverged(recipe, cause):
+    """A loss beyond the limit, or chains beyond the reach, of one of three."""
+
+    class Steep(L.Perceptrons):
+        """The third has a hill that drives chains away."""
+
+        def forward(self, x):
+            hill = torch.tensor([0.0, 0.0, 100.0])[:, None] if self.n_models else 100.0
+            return super().forward(x) - hill * x.square().sum(-1)
+
+    def make_it(n_models, **more):
+        net = Steep(2, (8,), n_models, generator(1))
+        return L.Learner(net, METHODS["cd"](), L.Recipe(16, **recipe, **more), 3, n_models)
+
+    learner = make_it(3, alone=True)
+    training.bring(learner, 3, data=points())
+    assert learner.alive.tolist() == [True, True, not cause]
+    assert learner.died.tolist() == [0, 0, int(bool(cause))]
+    assert [L.CAUSES[i] for i in learner.causes.tolist()] == ["", "", cause]
+    if cause:
+        with pytest.raises(training.Diverged, match=r"CD-2: .* beyond the (limit 50|reach 40);"):
+            training.bring(make_it(None), 3, data=points())
+
+
+def test_a_gradient_that_is_no_number_kills_one_alone():
+    class Root(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Parameter(torch.tensor([1.0, 0.0]))
+
+        def forward(self, x):
+            return self.a.sqrt()[:, None] * x.square().sum(-1)
+
+    def learner(**more):
+        return L.Learner(Root(), L.exact(L.on_grid(GRID, 1.0)), L.Recipe(16, **more), 0, 2)
+
+    one = learner(alone=True)
+    training.bring(one, 3, data=points())
+    assert one.alive.tolist() == [True, False] and one.died.tolist() == [0, 1]
+    assert one.energy.a[1] == 0 and one.energy.a[0] != 1
+    with pytest.raises(training.Diverged, match="the gradient is not finite"):
+        training.bring(learner(), 3, data=points())
+
+
+def test_where_none_is_left_the_training_stops():
+    learner = make("cd", n_models=2)
+    recipe = L.Recipe(16, limit=1e-9, alone=True)
+    learner = L.Learner(learner.energy, learner.method, recipe, 3, 2)
+    for _ in range(2):
+        with pytest.raises(training.Diverged, match="CD-2: all models have diverged"):
+            training.bring(learner, 3, data=points())
+    assert learner.step == 0 and learner.died.tolist() == [1, 1]
+
+
+def test_energies_without_a_gradient_are_counted_apart():
+    """Of ex2mcmc: the fresh points of each global step; two gradients a step, and one at first."""
+    kernel = lambda e: ex2mcmc(e, LAW, 0.1, 5)  # noqa: E731
+    net = L.Perceptrons(2, (8,), 2, generator(1))
+    learner = L.Learner(net, L.cd(kernel, 3), L.Recipe(16), 0, 2)
+    step = next(training.train(learner, 1, data=points()))
+    assert step.n_energies == learner.n_energies == 16 * 3 * 5
+    assert step.n_gradients == learner.n_gradients == 16 + 16 * (1 + 1 + 3 * 2)
+    assert next(training.train(make("cd"), 1, data=points())).n_energies == 0

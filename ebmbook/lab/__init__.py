@@ -1,0 +1,1 @@
+"""Experiments of the chapters, as pure functions of seeds and sizes."""

@@ -1,0 +1,389 @@
+"""Energies learned without Z on the laws of `lab.plane`: which way is best, and what breaks.
+
+    compare        all ways to learn at equal numbers of gradients
+    divergence     how often a folk recipe runs away, and what each folk remedy does to that
+    short_run_law  whether what short runs learn is a sampler or a density
+
+k models that differ in their seed stand side by side, and never meet.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ebmbook.lab.likelihood_exact import Estimate
+from ebmbook.lab.plane import Law, Scores, level, owner, scores
+from ebmbook.rates import Rate
+from ebmref import likelihood as L
+from ebmref import training
+from ebmref.energies import Gaussian
+from ebmref.metrics import gaussian_kernels, kernel_distance
+from ebmref.samplers import Kernel, ex2mcmc, mala, sample, ula
+from ebmref.seeds import derive_seed
+
+# An energy alone is one pass, a gradient along x two: what a budget counts of the former.
+FORWARD = 0.5
+
+
+def _source(seed: int, stream: str, device) -> torch.Generator:
+    return torch.Generator(device).manual_seed(derive_seed(seed, stream))
+
+
+# All ways at one price ---------------------------------------------------------------------------
+
+
+class Entry(NamedTuple):
+    """A way to learn and the rates found to suit it."""
+
+    method: L.Method
+    learning_rate: float = 3e-3
+    constant_rate: float | None = None
+
+
+def entries(law: Law, data: Tensor) -> dict[str, Entry]:
+    """The ways that are compared, by name; noise is the Gaussian of the data's moments.
+
+    Rates are those that were found to do well on the ring. CD without jumps sees the masses of
+    modes late, and persistent chains without jumps drive them about: hence each also with chains
+    that jump, by fresh points of the noise among which the next one is chosen (Ex2MCMC).
+    """
+    noise = Gaussian(data.mean(0), data.T.cov())
+    far = Gaussian(data.mean(0), 25 * data.T.cov())
+
+    def local(energy) -> Kernel:
+        return mala(energy, 0.04)
+
+    def jumping(energy) -> Kernel:
+        return ex2mcmc(energy, noise, 0.04, 16, 4)
+
+    grid = L.exact(L.on_grid(law.points, law.cell), len(law.points))
+    return {
+        "exact": Entry(grid, 1e-2),
+        "CD-1": Entry(L.cd(lambda energy: ula(energy, 0.02), 1)),
+        "CD-10": Entry(L.cd(local, 10)),
+        "PCD": Entry(L.persistent_cd(local, 10, noise)),
+        "CD, jumps": Entry(L.cd(jumping, 2)),
+        "PCD, jumps": Entry(L.persistent_cd(jumping, 2, noise)),
+        "short run": Entry(L.short_run(local, 20, noise)),
+        "NCE": Entry(L.noise_contrastive(noise, 4), 1e-2, 1e-2),
+        "NCE, far noise": Entry(L.noise_contrastive(far, 4), 1e-2, 1e-2),
+        "score matching": Entry(L.matching()),
+        "sliced": Entry(L.matching(1)),
+        "denoising": Entry(L.denoised(0.1)),
+        "denoising, three": Entry(L.denoised((0.05, 0.2, 0.8))),
+    }
+
+
+def network(
+    n_models: int, seed: int, *, hidden: tuple[int, ...] = (128, 128), device="cpu"
+) -> L.Perceptrons:
+    """k energies of the plane in a wide bowl, in a unit in which modes are not narrow."""
+    draws = _source(seed, "weights", device)
+    return L.Perceptrons(2, hidden, n_models, draws, confine=2.0, unit=1 / 3)
+
+
+class Curve(NamedTuple):
+    """How one way to learn went, at b budgets, for k models.
+
+    Attributes:
+        spent: evaluations by then, for one model, `(b,)`: gradients, and `FORWARD` times the
+            energies without one that chains asked for.
+        n_steps: of training, `(b,)`.
+        kl: `(b, 2, k)`, of the weights as they are and of their average.
+        masses: `(b, 2, k, 8)`.
+        constant: |c + log Z| of the weights as they are, `(b, k)`; None but for noise contrast.
+        alive: which models have not diverged, `(k,)`.
+    """
+
+    spent: Tensor
+    n_steps: Tensor
+    kl: Tensor
+    masses: Tensor
+    constant: Tensor | None
+    alive: Tensor
+
+
+def compare(
+    law: Law, ways: Mapping[str, Entry], data: Tensor, budgets: tuple[float, ...], n_models: int,
+    seed: int, *, hidden: tuple[int, ...] = (128, 128), batch: int = 256, average: float = 0.999,
+) -> dict[str, Curve]:  # fmt: skip
+    """Train by each way up to the largest budget, looked at when each of the budgets is spent.
+
+    All begin at the same weights. Rates fall along a cosine up to the largest budget, so that only
+    there the weights as they are have settled; before it their average tells more.
+
+    Args:
+        ways: of `entries`.
+        data: `(n, 2)`, on the device of the law.
+        budgets: increasing; see `Curve.spent`.
+    """
+    made = {}
+    for name, entry in ways.items():
+        whole = price(entry, data, n_models, hidden=hidden, batch=batch)
+        stops = [max(1, int(budget / whole)) for budget in budgets]
+        if sorted(set(stops)) != stops:
+            raise ValueError(f"budgets: expected to increase by a step of {name} ({whole:g}) each")
+        recipe = L.Recipe(
+            batch, entry.learning_rate, entry.constant_rate, average=average,
+            anneal_over=stops[-1], alone=True,
+        )  # fmt: skip
+        net = network(n_models, seed, hidden=hidden, device=data.device)
+        learner = L.Learner(net, entry.method, recipe, seed, n_models)
+        found = []
+        for stop in stops:
+            _bring(learner, stop, data)
+            plain, averaged = (scores(law, learner.model(mean)) for mean in (False, True))
+            c = getattr(learner.memory, "value", None)
+            found.append((
+                torch.tensor(learner.n_gradients + FORWARD * learner.n_energies),
+                torch.tensor(learner.step),
+                torch.stack([plain.kl, averaged.kl]),
+                torch.stack([plain.masses, averaged.masses]),
+                torch.zeros(()) if c is None else (c.detach() + plain.log_z).abs(),
+            ))  # fmt: skip
+        *parts, constant = (torch.stack(part) for part in zip(*found, strict=True))
+        is_told = hasattr(learner.memory, "value")
+        made[name] = Curve(*parts, constant if is_told else None, learner.alive)
+    return made
+
+
+def price(
+    entry: Entry, data: Tensor, n_models: int, *, hidden: tuple[int, ...], batch: int
+) -> float:
+    """What a step costs, in the evaluations of `Curve.spent`, by making one."""
+    net = network(n_models, 0, hidden=hidden, device=data.device)
+    learner = L.Learner(net, entry.method, L.Recipe(batch), 0, n_models)
+    step = learner.advance(data)
+    return step.n_gradients + FORWARD * step.n_energies
+
+
+def _bring(learner: L.Learner, n_steps: int, data: Tensor) -> None:
+    """As far as it goes: models that diverge are told by `learner.died`."""
+    try:
+        training.bring(learner, n_steps, data=data)
+    except training.Diverged:
+        if learner.alive.any():
+            raise
+
+
+# Folk recipes, and how often they run away --------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A folk recipe for the training of an energy by kept chains.
+
+    Attributes:
+        rate, noise: of a step x' = x - rate grad E + noise xi; see `L.as_langevin`.
+        n_steps: of a chain.
+        restart: share of chains that begin anew.
+        size: of the buffer.
+        smooth: SiLU in place of ReLU.
+        spectral: hold the norms of the weight matrices at one.
+        confine: of a bowl that holds the energy together, see `L.Perceptrons`.
+        learning_rate: of Adam; and of `L.Recipe` the penalties, data noise, clipping, average.
+    """
+
+    rate: float = 10.0
+    noise: float = 0.005
+    n_steps: int = 10
+    restart: float = 0.0
+    size: int = 2000
+    smooth: bool = False
+    spectral: bool = False
+    confine: float | None = None
+    learning_rate: float = 1e-3
+    energy_penalty: float = 0.0
+    gradient_penalty: float = 0.0
+    data_noise: float = 0.0
+    clip: float | None = None
+    average: float = 0.0
+
+    @property
+    def beta(self) -> float:
+        """The inverse temperature at which the chains move; that of the model is one."""
+        return L.as_langevin(self.rate, self.noise)[1]
+
+
+_BUNDLE = {
+    "energy_penalty": 1.0, "clip": 0.1, "data_noise": 0.03, "smooth": True, "restart": 0.05,
+    "spectral": True, "average": 0.99,
+}  # fmt: skip
+REMEDIES = {
+    "none": {},
+    "energy penalty": {"energy_penalty": 1.0},
+    "gradient penalty": {"gradient_penalty": 0.1},
+    "spectral norm": {"spectral": True},
+    "smooth activation": {"smooth": True},
+    "data noise": {"data_noise": 0.03},
+    "clipping": {"clip": 0.1},
+    "restarts": {"restart": 0.05},
+    "longer chains": {"n_steps": 30},
+    "slower weights": {"learning_rate": 1e-4},
+    # Steps of 0.02 at beta = 1, as long as fit the modes.
+    "true temperature": {"rate": 0.01, "noise": 0.02**0.5},
+    # Narrower by a half, and steps at a rate of 10 would leap across it, farther each time.
+    "bowl": {"confine": 5.0},
+    "averaged weights": {"average": 0.99},
+    "bundle": _BUNDLE,
+}
+
+
+class Divergence(NamedTuple):
+    """What became of k trainings of one recipe.
+
+    Attributes:
+        died: the step at which each diverged, 0 of those that did not, `(k,)`.
+        causes: why, places in `L.CAUSES`, `(k,)`.
+        share: of those that diverged.
+        interval: the exact 95 % one of that share.
+        kl: KL(law || model) at the end of the weights and of their average, `(2, k)`, NaN of those
+            that diverged. Not to diverge is not to learn: that of a flat energy is a number too.
+        beta: at which the chains moved.
+    """
+
+    died: Tensor
+    causes: Tensor
+    share: float
+    interval: tuple[float, float]
+    kl: Tensor
+    beta: float
+
+
+def divergence(
+    remedy: str | Setting, law: Law, data: Tensor, n_models: int, n_steps: int, seed: int, *,
+    limit: float = 1e3, reach: float = 1e2, hidden: tuple[int, ...] = (64, 64), batch: int = 64,
+) -> Divergence:  # fmt: skip
+    """Train k models by the folk recipe with one remedy, and count those that diverge.
+
+    A model has diverged once its contrast is beyond the limit, something is not finite, or one of
+    its chains is farther out than the reach. It is judged alone, and stays as it is then.
+
+    Args:
+        remedy: of `REMEDIES`, or any `Setting`.
+        data: `(n, 2)`.
+
+    Raises:
+        ValueError: an unknown remedy.
+    """
+    if not isinstance(remedy, Setting) and remedy not in REMEDIES:
+        raise ValueError(f"remedy: expected one of {', '.join(REMEDIES)}; got {remedy!r}")
+    made = remedy if isinstance(remedy, Setting) else Setting(**REMEDIES[remedy])
+    step_size, beta = L.as_langevin(made.rate, made.noise)
+    net = L.Perceptrons(
+        2, hidden, n_models, _source(seed, "folk", data.device),
+        nn.functional.silu if made.smooth else nn.functional.relu,
+        spectral=made.spectral, confine=made.confine,
+    )  # fmt: skip
+    recipe = L.Recipe(
+        batch, made.learning_rate, energy_penalty=made.energy_penalty,
+        gradient_penalty=made.gradient_penalty, data_noise=made.data_noise, clip=made.clip,
+        average=made.average, limit=limit, reach=reach, alone=True,
+    )  # fmt: skip
+    method = L.persistent_cd(
+        lambda energy: ula(energy, step_size), made.n_steps,
+        Gaussian(data.mean(0), data.T.cov()), size=made.size, restart=made.restart, beta=beta,
+    )  # fmt: skip
+    learner = L.Learner(net, method, recipe, seed, n_models)
+    _bring(learner, n_steps, data)
+    alive = learner.alive
+    kl = torch.stack([scores(law, learner.model(mean)).kl for mean in (False, True)])
+    n_died = int((~alive).sum())
+    return Divergence(
+        learner.died,
+        learner.causes,
+        n_died / n_models,
+        Rate(n_died, n_models, n_died, n_models).interval,
+        kl.masked_fill(~alive, math.nan),
+        beta,
+    )
+
+
+# A sampler or a density --------------------------------------------------------------------------
+
+
+class ShortRun(NamedTuple):
+    """What short runs learned: draws of l lengths, then long exact chains, beside the density.
+
+    Attributes:
+        lengths: steps of each of the l kinds of draws.
+        draws: `(l + 1, k, n, 2)`; the last of chains that also jump, from where the longest ended.
+        masses: of the law's parts, `(l + 1, k, 8)`.
+        inside: share of the draws where 99 % of the law is, `(l + 1, k)`.
+        distance: squared kernel distance of the draws to data, `(l + 1, k)`; unbiased.
+        density: of the models.
+    """
+
+    lengths: tuple[int, ...]
+    draws: Tensor
+    masses: Tensor
+    inside: Tensor
+    distance: Estimate
+    density: Scores
+
+
+def short_run_law(
+    law: Law, data: Tensor, n_models: int, n_train: int, seed: int, *, n_steps: int = 20,
+    ratios: tuple[int, ...] = (1, 2, 5, 25), n_long: int = 200, n_draws: int = 1000,
+    hidden: tuple[int, ...] = (128, 128), batch: int = 256, step_size: float = 0.04,
+) -> ShortRun:  # fmt: skip
+    """Learn by short runs of n_steps, then let the same chains run on.
+
+    Args:
+        n_train: steps of training.
+        ratios: of the lengths to n_steps, increasing.
+        n_long: steps of the chains that jump, which are exact and reach all modes.
+        n_draws: for each model and length, of data as many: at least 4.
+    """
+    noise = Gaussian(data.mean(0), data.T.cov())
+    net = network(n_models, seed, hidden=hidden, device=data.device)
+    method = L.short_run(lambda energy: mala(energy, step_size), n_steps, noise)
+    recipe = L.Recipe(batch, 3e-3, average=0.999, anneal_over=n_train)
+    learner = L.Learner(net, method, recipe, seed, n_models)
+    training.bring(learner, n_train, data=data)
+    model = learner.model(averaged=True)
+
+    def energy(x: Tensor) -> Tensor:
+        """Of rows, those of each model in one piece."""
+        return model(x.unflatten(0, (n_models, -1))).flatten()
+
+    draws = _source(seed, "short-run", data.device)
+    x, done, found = noise.sample(n_models * n_draws, draws), 0, []
+    lengths = tuple(n_steps * ratio for ratio in ratios)
+    for length in lengths:
+        chain = sample(mala(energy, step_size), x, length - done, thin=length - done,
+                       generator=draws)  # fmt: skip
+        x, done = chain.samples[0], length
+        found.append(x)
+    kernel = ex2mcmc(energy, noise, step_size, 16, 4)
+    found.append(sample(kernel, x, n_long, thin=n_long, generator=draws).samples[0])
+    made = torch.stack(found).unflatten(1, (n_models, -1))
+    inside = (law.draws.log_prob(made.flatten(0, 2)) > level(law)).view(made.shape[:-1])
+    parts = nn.functional.one_hot(owner(made.flatten(0, 2), law.centres), 8).float()
+    return ShortRun(
+        lengths,
+        made,
+        parts.view(*made.shape[:-1], 8).mean(2),
+        inside.float().mean(-1),
+        distances(made, law.draws.sample(n_draws, draws)),
+        scores(law, model),
+    )
+
+
+def distances(made: Tensor, data: Tensor) -> Estimate:
+    """Of draws `(l, k, n, 2)` to data `(n, 2)`, by kernels as wide as a mode and as the law."""
+    widths = torch.tensor([0.2, 1.0], dtype=data.dtype, device=data.device)
+    kernel = functools.partial(_mixed, widths)
+    pairs = torch.tensor([
+        kernel_distance(x, data, kernel) for x in made.flatten(0, 1)
+    ], device=data.device).view(*made.shape[:2], 2)  # fmt: skip
+    return Estimate(pairs[..., 0], pairs[..., 1])
+
+
+def _mixed(widths: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    return gaussian_kernels(x, y, widths)

@@ -1,0 +1,112 @@
+"""Ways to learn at one price, folk recipes that run away, short runs: small, and can fail."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from ebmbook.lab import likelihood as lab
+from ebmbook.lab import plane
+from ebmref import likelihood as L
+
+LAW = plane.law("ring", n_side=40)
+DATA = LAW.draws.sample(2000, torch.Generator().manual_seed(100))
+WAYS = lab.entries(LAW, DATA)
+SMALL = {"hidden": (16,), "batch": 64}
+
+
+def test_a_price_counts_gradients_and_half_of_energies_alone():
+    """By hand, each a datum of 64; chains of two steps that jump ask 16 energies a step."""
+    for name, want in {
+        "exact": 64 + 1600,
+        "CD-1": 64 * (2 + 2),
+        "CD-10": 64 * (2 + 11),
+        "PCD, jumps": 64 * (2 + 1 + 2 * 5) + 0.5 * 64 * 2 * 16,
+        "short run": 64 * (2 + 21),
+        "NCE": 64 * 5,
+        "score matching": 64 * 2 * 3,
+        "sliced": 64 * 2 * 2,
+        "denoising": 64 * 2,
+    }.items():
+        assert lab.price(WAYS[name], DATA, 2, **SMALL) == want, name
+
+
+def test_all_ways_are_held_at_one_price():
+    budgets = (8000, 20_000)
+    found = lab.compare(LAW, WAYS, DATA, budgets, 2, 0, **SMALL)
+    assert found.keys() == WAYS.keys()
+    for name, curve in found.items():
+        whole = lab.price(WAYS[name], DATA, 2, **SMALL)
+        assert [0 <= b - s < whole for b, s in zip(budgets, curve.spent, strict=True)] == [True] * 2
+        assert torch.equal(curve.spent, curve.n_steps * whole)
+        assert curve.kl.shape == (2, 2, 2) and curve.masses.shape == (2, 2, 2, 8)
+        assert curve.kl.isfinite().all() and curve.alive.all()
+        assert torch.allclose(curve.masses.sum(-1), torch.ones(()).double(), atol=1e-6)
+        assert (curve.constant is not None) == name.startswith("NCE")
+        # Plain weights and averaged ones, and the two models, differ.
+        assert (curve.kl[-1, 0] != curve.kl[-1, 1]).all() and curve.kl[0, 0, 0] != curve.kl[0, 0, 1]
+    again = lab.compare(LAW, {"PCD": WAYS["PCD"]}, DATA, budgets, 2, 0, **SMALL)["PCD"]
+    assert torch.equal(again.kl, found["PCD"].kl)
+    with pytest.raises(ValueError, match="budgets: expected to increase by a step of CD-10"):
+        lab.compare(LAW, {"CD-10": WAYS["CD-10"]}, DATA, (8000, 8001), 2, 0, **SMALL)
+
+
+def test_what_is_exact_learns_the_masses_and_noise_contrast_the_constant():
+    ways = {name: WAYS[name] for name in ("exact", "NCE")}
+    found = lab.compare(LAW, ways, DATA, (20_000, 300_000), 2, 0, hidden=(32, 32), batch=64)
+    for curve in found.values():
+        assert (curve.kl[1] < 0.6 * curve.kl[0]).all()
+        assert (curve.masses[1, 1] - LAW.masses).abs().max() < 0.03
+    assert found["NCE"].constant[1].max() < 0.25
+
+
+def test_every_remedy_is_a_recipe():
+    base = lab.Setting()
+    for name, change in lab.REMEDIES.items():
+        made = lab.Setting(**change)
+        differs = {
+            field.name
+            for field in dataclasses.fields(made)
+            if getattr(made, field.name) != getattr(base, field.name)
+        }
+        assert differs == change.keys(), name
+        found = lab.divergence(name, LAW, DATA, 2, 2, 0, hidden=(8,), batch=16)
+        assert found.share == 0 and found.kl.isfinite().all(), name
+    with pytest.raises(ValueError, match=r"remedy: expected one of none, .*; got 'pills'"):
+        lab.divergence("pills", LAW, DATA, 2, 2, 0)
+    assert base.beta == pytest.approx(2 * 10 / 0.005**2)
+    assert lab.Setting(**lab.REMEDIES["true temperature"]).beta == pytest.approx(1)
+
+
+def test_a_recipe_that_runs_away_is_counted_model_by_model():
+    """Steps so long that all run away at once, some do, or none does; with what is told of each."""
+    more = {"hidden": (16, 16), "batch": 32}
+    wild = dataclasses.replace(lab.Setting(), rate=1e4)
+    some = dataclasses.replace(lab.Setting(), rate=120.0)
+    found = lab.divergence(wild, LAW, DATA, 6, 40, 0, **more)
+    assert found.share == 1 and (found.died > 0).all() and found.kl.isnan().all()
+    assert found.interval[0] == pytest.approx(0.025 ** (1 / 6)) and found.interval[1] == 1
+    part = lab.divergence(some, LAW, DATA, 6, 60, 0, **more)
+    assert 0 < part.share < 1 and part.share == int((part.died > 0).sum()) / 6
+    assert torch.equal(part.kl[0].isnan(), part.died > 0)
+    assert torch.equal(part.died > 0, part.causes > 0)
+    assert {L.CAUSES[i] for i in part.causes.tolist()} <= {"", "chains", "loss", "not finite"}
+    assert lab.divergence("true temperature", LAW, DATA, 6, 60, 0, **more).share == 0
+
+
+def test_short_runs_are_held_beside_long_chains_and_the_density():
+    """Chains that jump have the masses of the density; short ones those of where they began."""
+    law = plane.law("ring", reach=8.0, n_side=160)
+    found = lab.short_run_law(
+        law, DATA, 2, 30, 0, n_steps=5, ratios=(1, 4), n_long=60, n_draws=1500, **SMALL
+    )
+    assert found.lengths == (5, 20) and found.draws.shape == (3, 2, 1500, 2)
+    error = (found.masses[-1].double() - found.density.masses).abs()
+    assert (error < 5 * (found.density.masses / 1500).sqrt()).all()
+    assert torch.allclose(found.masses.sum(-1), torch.ones(()))
+    assert found.inside.shape == found.distance.value.shape == (3, 2)
+    assert (found.distance.value > 4 * found.distance.se).all()
+    # Draws of the law itself: no distance, and nearly all inside.
+    own = law.draws.sample(3000, torch.Generator().manual_seed(1)).view(1, 2, 1500, 2)
+    near = lab.distances(own, DATA[:1500])
+    assert (near.value.abs() < 4.5 * near.se).all()
