@@ -330,7 +330,8 @@ def table(results: dict) -> str:
         "",
         f"{CHAINS} chains, {DEPTH} doublings at most, step sizes adapted in a warm-up that is not "
         "timed. Effective draws a second of all chains, worst coordinate: least / **median** / "
-        "largest over the rounds.",
+        "largest over the rounds. They count what chains did, not whether they came everywhere: in "
+        "the funnel's neck none of these step sizes moves.",
         "",
         "| target, acceptance | library | of x | of x² | effective draws a 1,000 steps: x, x² "
         "| warm-up and compiling, s | a step |",

@@ -47,6 +47,14 @@ def test_a_seed_holds_where_all_its_runs_do():
         assert (got.held, got.of, got.seeds_held, got.seeds) == (3, 4, 1, 2)
 
 
+def test_no_digit_is_lost(tmp_path):
+    """An identity is held to the last digits, by numbers that were written and read again."""
+    third = Check("a/high", "equals", 2 / 3, "", tolerance=1e-15)
+    path = tmp_path / "rates.json"
+    path.write_text(rates.as_text(collected(run(0, 2 / 3), run(1, 2 / 3 + 1e-12))))
+    assert rates.of_check(rates.read(path), third).failed == ("1",)
+
+
 def test_a_run_that_died_counts_as_not_held():
     found = collected(run(0, 2), died(1), run(2, 2))
     assert (rates.of_claim(found, BOTH).held, rates.of_all(found, [OPEN]).held) == (2, 2)

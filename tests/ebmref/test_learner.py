@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from trainees import numbers
 
 from ebmref import energies, training
 from ebmref import likelihood as L
@@ -65,16 +66,6 @@ def make(method, recipe="plain", n_models=None, trait="plain", seed=3):
     kind = Dropped if trait == "dropout" else L.Perceptrons
     net = kind(2, (8, 8), n_models, generator(1), spectral=trait == "spectral", confine=4.0)
     return L.Learner(net, METHODS[method](), RECIPES[recipe], seed, n_models)
-
-
-def numbers(learner):
-    found = {}
-    for name, part in learner.parts().items():
-        state = part.state_dict()
-        if isinstance(part, torch.optim.Optimizer):
-            state = {f"{i}.{k}": v for i, one in state["state"].items() for k, v in one.items()}
-        found |= {f"{name}.{key}": torch.as_tensor(v).clone() for key, v in state.items()}
-    return found
 
 
 # Resuming --------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
+from trainees import numbers
 
 from ebmref import concepts, ddls, gan, gebm, training
 from ebmref.concepts.scenes import Family
@@ -111,17 +112,6 @@ def make_fit(trait):
 
 
 MAKE = {"gan": make_gan, "gebm": make_gebm, "learner": make_learner, "fit": make_fit}
-
-
-def numbers(trainee):
-    """All tensors of all parts."""
-    found = {}
-    for name, part in trainee.parts().items():
-        state = part.state_dict()
-        if isinstance(part, torch.optim.Optimizer):
-            state = {f"{i}.{k}": v for i, one in state["state"].items() for k, v in one.items()}
-        found |= {f"{name}.{key}": torch.as_tensor(v).clone() for key, v in state.items()}
-    return found
 
 
 # A concept's energy has no place for the others.
