@@ -2,6 +2,7 @@
 
     run = ledger.start("why-energy", profile, seed, device)
     ledger.measure("pen/radius", values=radius_of_each_seed)
+    ledger.enter("fit", {"error": 0.02, "slope": (1.5, 0.1), "gap": gap_of_each_seed})
     ledger.verdicts()
 
 The prose (by `{glue:text}`), the table and the tests then read the same number; what it
@@ -14,9 +15,11 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ebmbook import inputs, plots
 from ebmbook.claims import LedgerError, Measure, find_claims, judge, load_claims
@@ -105,6 +108,27 @@ def measure(
     _open.measures[name] = entry
     _glue(name, str(entry))
     return entry
+
+
+def enter(topic: str, numbers: Mapping[str, object]) -> None:
+    """Enter several numbers of a topic, see `measure`; at the end of a cell it shows nothing.
+
+    Args:
+        topic: what their names begin with: "topic/quantity".
+        numbers: by quantity; a number is a value, a pair `(value, se)` one with its standard error,
+            and a list or tensor `(n,)` holds `values`, one a seed.
+
+    Raises:
+        LedgerError: as `measure`.
+    """
+    for quantity, number in numbers.items():
+        name = f"{topic}/{quantity}"
+        if isinstance(number, tuple):
+            measure(name, *number)
+        elif isinstance(number, list) or (isinstance(number, Tensor) and number.dim()):
+            measure(name, values=number)
+        else:
+            measure(name, number)
 
 
 def _glue(name: str, text: str) -> None:

@@ -3,6 +3,7 @@
     ```{ledger} why-energy      the claims of one chapter, each with its checks
     ```{ledger} all                every claim of the report, a table a chapter
     ```{ledger} summary            how many claims have which verdict
+    ```{ledger} badges why-energy  the claims of one chapter, each with its verdict, on a line
     ```{ledger} runs               which run of each chapter is shown
     ```{ledger} rates              how often the verdicts hold, a row a chapter, and what failed
 
@@ -227,6 +228,12 @@ def summary_lines(judgements: list[claims.Judgement]) -> list[str]:
     return [f"{len(judgements)} claims: {' '.join(parts)}{tail}"]
 
 
+def badge_lines(judgements: list[claims.Judgement], chapter: str) -> list[str]:
+    """The verdicts of one chapter on a line, for the box at its top."""
+    mine = [one for one in judgements if one.claim.chapter == chapter]
+    return [" ".join(f"{one.claim.id} {badge(one)}" for one in mine)]
+
+
 def run_lines(results: dict[str, dict]) -> list[str]:
     """Which run of each chapter the pages show."""
     rows = [
@@ -248,6 +255,7 @@ class Ledger(Directive):
     """Renders one view of the ledger."""
 
     required_arguments = 1
+    optional_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         env = self.state.document.settings.env
@@ -259,20 +267,23 @@ class Ledger(Directive):
             env.note_dependency(str(path.relative_to(env.srcdir)))
         for code in (__file__, claims.__file__, rates.__file__):
             env.note_dependency(code)
-        view = self.arguments[0]
+        view, chapter = self.arguments[0], self.arguments[-1]
+        known = {judgement.claim.chapter for judgement in judgements}
         if view == "all":
             lines = all_lines(judgements, set(results), swept)
         elif view == "summary":
             lines = summary_lines(judgements)
+        elif view == "badges" and chapter in known:
+            lines = badge_lines(judgements, chapter)
         elif view == "runs":
             lines = run_lines(results)
         elif view == "rates":
             lines = rate_lines(judgements, swept)
-        elif any(judgement.claim.chapter == view for judgement in judgements):
+        elif view in known:
             lines = [f"The numbers of this page were made {results[view]['made']}.", ""]
             lines += chapter_lines(judgements, view, swept)
         else:
-            raise self.error(f"ledger: {view!r} is no chapter with claims, nor a view")
+            raise self.error(f"ledger: {' '.join(self.arguments)!r} is no chapter with claims, nor a view")
         node = nodes.container(classes=["ledger"])
         self.state.nested_parse(StringList(lines, "claims"), self.content_offset, node)
         return [node]

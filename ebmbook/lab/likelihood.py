@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ebmbook.lab.likelihood_exact import Estimate
-from ebmbook.lab.plane import Law, Scores, level, owner, scores
+from ebmbook.lab.plane import Law, Scores, level, owner, scores, scores_of
 from ebmbook.rates import Rate
 from ebmref import likelihood as L
 from ebmref import training
@@ -45,37 +45,50 @@ class Entry(NamedTuple):
     constant_rate: float | None = None
 
 
-def entries(law: Law, data: Tensor) -> dict[str, Entry]:
+def entries(law: Law, data: Tensor, *, step: float = 1.0, rate: float = 1.0) -> dict[str, Entry]:
     """The ways that are compared, by name; noise is the Gaussian of the data's moments.
 
-    Rates are those that were found to do well on the ring. CD without jumps sees the masses of
-    modes late, and persistent chains without jumps drive them about: hence each also with chains
-    that jump, by fresh points of the noise among which the next one is chosen (Ex2MCMC).
+    Rates and step sizes are those that `sweep` found to do well on the ring. CD without jumps sees
+    the masses of modes late, and persistent chains without jumps drive them about: hence each also
+    with chains that jump, by fresh points of the noise among which the next one is chosen
+    (Ex2MCMC).
+
+    Args:
+        step: times which the step sizes of chains are taken, and the blur of denoising.
+        rate: times which the learning rates are.
     """
     noise = Gaussian(data.mean(0), data.T.cov())
     far = Gaussian(data.mean(0), 25 * data.T.cov())
 
     def local(energy) -> Kernel:
-        return mala(energy, 0.04)
+        return mala(energy, 0.04 * step)
 
     def jumping(energy) -> Kernel:
-        return ex2mcmc(energy, noise, 0.04, 16, 4)
+        return ex2mcmc(energy, noise, 0.04 * step, 16, 4)
 
     grid = L.exact(L.on_grid(law.points, law.cell), len(law.points))
-    return {
+    made = {
         "exact": Entry(grid, 1e-2),
-        "CD-1": Entry(L.cd(lambda energy: ula(energy, 0.02), 1)),
-        "CD-10": Entry(L.cd(local, 10)),
-        "PCD": Entry(L.persistent_cd(local, 10, noise)),
-        "CD, jumps": Entry(L.cd(jumping, 2)),
-        "PCD, jumps": Entry(L.persistent_cd(jumping, 2, noise)),
+        "CD-1": Entry(L.cd(lambda energy: ula(energy, 0.02 * step), 1)),
+        "CD-10": Entry(L.cd(local, 10), 1e-2),
+        "CD-10, both terms": Entry(L.cd(local, 10, kl=1.0, entropy=1.0), 1e-2),
+        "PCD": Entry(L.persistent_cd(local, 10, noise), 1e-2),
+        "CD, jumps": Entry(L.cd(jumping, 2), 1e-2),
+        "PCD, jumps": Entry(L.persistent_cd(jumping, 2, noise), 1e-2),
         "short run": Entry(L.short_run(local, 20, noise)),
         "NCE": Entry(L.noise_contrastive(noise, 4), 1e-2, 1e-2),
         "NCE, far noise": Entry(L.noise_contrastive(far, 4), 1e-2, 1e-2),
         "score matching": Entry(L.matching()),
         "sliced": Entry(L.matching(1)),
-        "denoising": Entry(L.denoised(0.1)),
-        "denoising, three": Entry(L.denoised((0.05, 0.2, 0.8))),
+        "denoising": Entry(L.denoised(0.1 * step)),
+        "denoising, three": Entry(L.denoised((0.05 * step, 0.2 * step, 0.8 * step))),
+    }
+    return {
+        name: entry._replace(
+            learning_rate=rate * entry.learning_rate,
+            constant_rate=entry.constant_rate and rate * entry.constant_rate,
+        )
+        for name, entry in made.items()
     }
 
 
@@ -98,6 +111,7 @@ class Curve(NamedTuple):
         masses: `(b, 2, k, 8)`.
         constant: |c + log Z| of the weights as they are, `(b, k)`; None but for noise contrast.
         alive: which models have not diverged, `(k,)`.
+        log_q: of the first model's average at the last budget, on the law's grid, `(m,)`.
     """
 
     spent: Tensor
@@ -106,6 +120,7 @@ class Curve(NamedTuple):
     masses: Tensor
     constant: Tensor | None
     alive: Tensor
+    log_q: Tensor
 
 
 def compare(
@@ -148,8 +163,59 @@ def compare(
             ))  # fmt: skip
         *parts, constant = (torch.stack(part) for part in zip(*found, strict=True))
         is_told = hasattr(learner.memory, "value")
-        made[name] = Curve(*parts, constant if is_told else None, learner.alive)
+        log_q = -learner.model(averaged=True)(law.points)[0].detach() - averaged.log_z[0]
+        made[name] = Curve(*parts, constant if is_told else None, learner.alive, log_q)
     return made
+
+
+# What `sweep` tries beside the step sizes and rates as they are; and the ways without a step.
+VARIANTS = ((1.0, 1.0), (1.0, 1 / 3), (1.0, 3.0), (0.5, 1.0), (2.0, 1.0))
+STEPLESS = ("exact", "NCE", "NCE, far noise", "score matching", "sliced")
+
+
+def sweep(
+    law: Law, names: tuple[str, ...], data: Tensor, budget: float, n_models: int, seed: int, *,
+    hidden: tuple[int, ...] = (128, 128), batch: int = 256,
+) -> dict[str, Tensor]:  # fmt: skip
+    """KL of the averaged weights when the step sizes and rates of `entries` are others.
+
+    Args:
+        names: of ways.
+
+    Returns:
+        By name `(len(VARIANTS), k)`, NaN of models that diverged, and where a way has no step that
+        could be another.
+    """
+    kl = {name: torch.full((len(VARIANTS), n_models), math.nan) for name in names}
+    for i, (step, rate) in enumerate(VARIANTS):
+        made = entries(law, data, step=step, rate=rate)
+        ways = {name: made[name] for name in names if step == 1 or name not in STEPLESS}
+        curves = compare(
+            law, ways, data, (budget,), n_models, seed, hidden=hidden, batch=batch
+        )  # fmt: skip
+        for name, curve in curves.items():
+            kl[name][i] = curve.kl[-1, 1].masked_fill(~curve.alive, math.nan)
+    return kl
+
+
+def opponents(law: Law, data: Tensor) -> dict[str, Tensor]:
+    """KL of what needs no energy: the data's Gaussian, and kernel densities at their best width.
+
+    The width is chosen by that KL itself, which no user could: an opponent at its strongest.
+
+    Args:
+        data: `(n, 2)`.
+    """
+    gaussian = Gaussian(data.mean(0), data.T.cov())
+    square = torch.cdist(law.points, data).square()
+    widths = torch.tensor([0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3])
+    kernels = torch.stack([
+        (square / (-2 * h**2)).logsumexp(1) - math.log(2 * math.pi * h**2 * len(data))
+        for h in widths.tolist()
+    ])  # fmt: skip
+    kl = scores(law, lambda x: -gaussian.log_prob(x)[None]).kl[0]
+    each = scores_of(law, kernels).kl
+    return {"gaussian": kl, "kernels": each.min(), "kernel-width": widths[each.argmin().cpu()]}
 
 
 def price(
@@ -187,6 +253,7 @@ class Setting:
         spectral: hold the norms of the weight matrices at one.
         confine: of a bowl that holds the energy together, see `L.Perceptrons`.
         learning_rate: of Adam; and of `L.Recipe` the penalties, data noise, clipping, average.
+        kl, entropy: weights of the two terms of improved contrastive divergence, see `L.cd`.
     """
 
     rate: float = 10.0
@@ -203,6 +270,8 @@ class Setting:
     data_noise: float = 0.0
     clip: float | None = None
     average: float = 0.0
+    kl: float = 0.0
+    entropy: float = 0.0
 
     @property
     def beta(self) -> float:
@@ -230,6 +299,8 @@ REMEDIES = {
     # Narrower by a half, and steps at a rate of 10 would leap across it, farther each time.
     "bowl": {"confine": 5.0},
     "averaged weights": {"average": 0.99},
+    "term left out": {"kl": 1.0},
+    "both terms": {"kl": 1.0, "entropy": 1.0},
     "bundle": _BUNDLE,
 }
 
@@ -288,6 +359,7 @@ def divergence(
     method = L.persistent_cd(
         lambda energy: ula(energy, step_size), made.n_steps,
         Gaussian(data.mean(0), data.T.cov()), size=made.size, restart=made.restart, beta=beta,
+        kl=made.kl, entropy=made.entropy,
     )  # fmt: skip
     learner = L.Learner(net, method, recipe, seed, n_models)
     _bring(learner, n_steps, data)
@@ -317,6 +389,7 @@ class ShortRun(NamedTuple):
         inside: share of the draws where 99 % of the law is, `(l + 1, k)`.
         distance: squared kernel distance of the draws to data, `(l + 1, k)`; unbiased.
         density: of the models.
+        log_q: of the first model, on the law's grid, `(m,)`.
     """
 
     lengths: tuple[int, ...]
@@ -325,6 +398,7 @@ class ShortRun(NamedTuple):
     inside: Tensor
     distance: Estimate
     density: Scores
+    log_q: Tensor
 
 
 def short_run_law(
@@ -364,6 +438,7 @@ def short_run_law(
     found.append(sample(kernel, x, n_long, thin=n_long, generator=draws).samples[0])
     made = torch.stack(found).unflatten(1, (n_models, -1))
     inside = (law.draws.log_prob(made.flatten(0, 2)) > level(law)).view(made.shape[:-1])
+    density = scores(law, model)
     parts = nn.functional.one_hot(owner(made.flatten(0, 2), law.centres), 8).float()
     return ShortRun(
         lengths,
@@ -371,7 +446,8 @@ def short_run_law(
         parts.view(*made.shape[:-1], 8).mean(2),
         inside.float().mean(-1),
         distances(made, law.draws.sample(n_draws, draws)),
-        scores(law, model),
+        density,
+        -model(law.points)[0] - density.log_z[0],
     )
 
 

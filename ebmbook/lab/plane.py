@@ -133,7 +133,12 @@ class Scores(NamedTuple):
 @torch.no_grad()
 def scores(law: Law, energy: Callable[[Tensor], Tensor]) -> Scores:
     """Of k energies that take points `(m, 2)` to `(k, m)`."""
-    values = torch.cat([energy(part) for part in law.points.split(4096)], -1).double()
+    return scores_of(law, -torch.cat([energy(part) for part in law.points.split(4096)], -1))
+
+
+def scores_of(law: Law, log_density: Tensor) -> Scores:
+    """Of k log densities on the law's grid, `(k, m)`, up to a constant each."""
+    values = -log_density.double()
     log_z = (-values).logsumexp(-1) + math.log(law.cell)
     log_q = -values - log_z[:, None]
     p = law.log_p.exp()
