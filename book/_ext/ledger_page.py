@@ -283,7 +283,8 @@ class Ledger(Directive):
             lines = [f"The numbers of this page were made {results[view]['made']}.", ""]
             lines += chapter_lines(judgements, view, swept)
         else:
-            raise self.error(f"ledger: {' '.join(self.arguments)!r} is no chapter with claims, nor a view")
+            asked = " ".join(self.arguments)
+            raise self.error(f"ledger: {asked!r} is no chapter with claims, nor a view")
         node = nodes.container(classes=["ledger"])
         self.state.nested_parse(StringList(lines, "claims"), self.content_offset, node)
         return [node]

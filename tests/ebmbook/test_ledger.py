@@ -69,9 +69,24 @@ def test_numbers_are_shown_to_the_digits_they_have(measure, text):
     assert str(measure) == text
 
 
+def test_several_numbers_enter_under_one_topic(chapter):
+    """A value, a value with its error, one a seed as a list or a tensor, a tensor of one number."""
+    values = [1.0, 2.0, 3.0, 6.0]
+    ledger.enter("x", {"a": 0.5, "b": (2.0, 0.5), "c": values, "d": torch.tensor(values)})
+    ledger.enter("y", {"a": torch.tensor(3)})
+    ledger.verdicts()
+    path = chapter / "results" / "one.json"
+    got = claims.parse_results(path.read_text(), path.name)["measures"]
+    mean = Measure(3.0, math.sqrt(14 / 12), 4)
+    assert got.pop("x/c") == got.pop("x/d") == mean
+    assert got == {"x/a": Measure(0.5), "x/b": Measure(2.0, 0.5), "y/a": Measure(3.0)}
+
+
 @pytest.mark.parametrize(
     "call, word",
     [
+        (lambda: ledger.enter("x", {"a": [1.0]}), "'x/a': values needs two or more"),
+        (lambda: ledger.enter("x", {"a b": 1.0}), "topic/quantity"),
         (lambda: ledger.measure("no-topic", 1.0), "topic/quantity"),
         (lambda: ledger.measure("x/a", float("nan")), "finite"),
         (lambda: ledger.measure("x/a", 1.0, se=-1.0), "se >= 0"),

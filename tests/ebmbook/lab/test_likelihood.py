@@ -1,6 +1,7 @@
 """Ways to learn at one price, folk recipes that run away, short runs: small, and can fail."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ def test_a_price_counts_gradients_and_half_of_energies_alone():
         "exact": 64 + 1600,
         "CD-1": 64 * (2 + 2),
         "CD-10": 64 * (2 + 11),
+        "CD-10, both terms": 64 * (2 + 10 + 3),
         "PCD, jumps": 64 * (2 + 1 + 2 * 5) + 0.5 * 64 * 2 * 16,
         "short run": 64 * (2 + 21),
         "NCE": 64 * 5,
@@ -58,6 +60,57 @@ def test_what_is_exact_learns_the_masses_and_noise_contrast_the_constant():
         assert (curve.kl[1] < 0.6 * curve.kl[0]).all()
         assert (curve.masses[1, 1] - LAW.masses).abs().max() < 0.03
     assert found["NCE"].constant[1].max() < 0.25
+
+
+def test_the_density_that_is_shown_is_the_first_models():
+    """Normalised on the grid, and as far from the law as its KL says."""
+    curve = lab.compare(LAW, {"NCE": WAYS["NCE"]}, DATA, (20_000,), 2, 0, **SMALL)["NCE"]
+    assert float((curve.log_q.double().exp() * LAW.cell).sum()) == pytest.approx(1, abs=1e-4)
+    found = plane.scores_of(LAW, curve.log_q[None]).kl[0]
+    assert float(found) == pytest.approx(float(curve.kl[-1, 1, 0]), abs=1e-5)
+
+
+def test_a_sweep_changes_step_or_rate_and_leaves_the_rest():
+    """The first variant is the comparison's own; a way without a step has no other step."""
+    names = ("CD-10", "NCE")
+    found = lab.sweep(LAW, names, DATA, 20_000, 2, 0, **SMALL)
+    own = lab.compare(LAW, {name: WAYS[name] for name in names}, DATA, (20_000,), 2, 0, **SMALL)
+    for name, kl in found.items():
+        assert kl.shape == (len(lab.VARIANTS), 2)
+        assert torch.equal(kl[0], own[name].kl[-1, 1].to(kl))
+        assert kl[:3].isfinite().all() and (kl[1:3] != kl[0]).all()
+    assert found["CD-10"][3:].isfinite().all() and (found["CD-10"][3:] != found["CD-10"][0]).all()
+    assert found["NCE"][3:].isnan().all()
+    assert set(lab.STEPLESS) == {
+        name for name, entry in lab.entries(LAW, DATA, step=2.0).items()
+        if _told(entry, WAYS[name])
+    }  # fmt: skip
+    slower = lab.entries(LAW, DATA, rate=0.5)
+    for name, entry in slower.items():
+        assert entry.learning_rate == 0.5 * WAYS[name].learning_rate
+        if WAYS[name].constant_rate:
+            assert entry.constant_rate == 0.5 * WAYS[name].constant_rate
+
+
+def _told(one, other) -> bool:
+    """Whether two entries are of the same method with the same settings."""
+    net = lab.network(2, 0, hidden=(8,))
+    return one.method.identity(net) == other.method.identity(net)
+
+
+def test_opponents_that_learn_no_energy():
+    """The Gaussian of the moments by hand; a kernel density is better, and better with more data.
+
+    KL of the ring from its Gaussian is the latter's cross entropy less the law's entropy.
+    """
+    law = plane.law("ring", reach=8.0, n_side=160)  # all of the Gaussian's mass
+    few, many = (lab.opponents(law, DATA[:n]) for n in (200, 2000))
+    p = law.log_p.exp() * law.cell
+    entropy = -float(torch.where(p > 0, p * law.log_p, 0.0).sum())
+    cross = 0.5 * math.log((2 * math.pi * math.e) ** 2 * float(torch.det(DATA.T.cov())))
+    assert float(many["gaussian"]) == pytest.approx(cross - entropy, abs=0.005)
+    assert many["kernels"] < 0.5 * few["kernels"] < 0.25 * many["gaussian"]
+    assert 0.02 < many["kernel-width"] < few["kernel-width"] < 0.3
 
 
 def test_every_remedy_is_a_recipe():
