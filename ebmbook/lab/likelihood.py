@@ -294,7 +294,8 @@ REMEDIES = {
     "restarts": {"restart": 0.05},
     "longer chains": {"n_steps": 30},
     "slower weights": {"learning_rate": 1e-4},
-    # Steps of 0.02 at beta = 1, as long as fit the modes.
+    # A thousandth of the rate, as long as fits the modes: as cold as before, or at beta = 1.
+    "small steps": {"rate": 0.01, "noise": 0.005 * 1e-3**0.5},
     "true temperature": {"rate": 0.01, "noise": 0.02**0.5},
     # Narrower by a half, and steps at a rate of 10 would leap across it, farther each time.
     "bowl": {"confine": 5.0},
