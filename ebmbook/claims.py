@@ -126,7 +126,7 @@ class Claim:
         chapter: the chapter that answers for it.
         where: section of the report.
         says: the claim.
-        verdict: "open", "reproduced", "corrected", "qualified" or "refuted".
+        verdict: "open", "reproduced", "corrected", "qualified", "refuted" or "not reproduced".
         finding: what the book found; asked for with every verdict but "open".
         checks: what must hold for the verdict to stand.
     """
@@ -306,8 +306,8 @@ class Judgement:
     def rows(self) -> list[str]:
         """The claim as lines of a table: verdict, then each check with its number."""
         mark = self.verdict if self.holds else "OPEN"
-        return [f"{mark:<11} {self.claim.id}"] + [
-            f"{'':<11}   {'holds' if good else 'FAILS'}: {check.measure} = "
+        return [f"{mark:<15} {self.claim.id}"] + [
+            f"{'':<15}   {'holds' if good else 'FAILS'}: {check.measure} = "
             f"{'not measured' if got is None else got}, wanted {check}"
             for check, got, good in self.outcomes
         ]

@@ -30,6 +30,7 @@ BADGES = {
     "corrected": "primary",
     "qualified": "warning",
     "refuted": "danger",
+    "not reproduced": "danger",
 }
 
 
