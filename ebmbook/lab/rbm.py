@@ -317,12 +317,20 @@ class Angles(NamedTuple):
     """The gradient of CD-k beside the exact one, for each of k's, `(len(ks),)`.
 
     Attributes:
-        degrees: the angle between the two; 90 and more does not lead down.
+        cosine: of the angle between the two; zero and less does not lead down. As the noise of
+            chains is taken out of it, it can come out above one.
         length: of CD's over that of the exact one.
+        exact: length of that one, which falls to zero as the likelihood comes to its top.
     """
 
-    degrees: Estimate
+    cosine: Estimate
     length: Estimate
+    exact: float
+
+    @property
+    def degrees(self) -> Tensor:
+        """The angle."""
+        return self.cosine.value.clamp(-1, 1).acos().rad2deg()
 
 
 def angles(
@@ -348,10 +356,11 @@ def angles(
         for x in chains[[k - 1 for k in ks]]
     ])  # fmt: skip
     found = [_jackknife(of_k, exact) for of_k in gradients]
-    return Angles(
-        *(Estimate(*(torch.stack(part) for part in zip(*of, strict=True)))
-          for of in zip(*found, strict=True))
-    )  # fmt: skip
+    cosine, length = (
+        Estimate(*(torch.stack(part) for part in zip(*of, strict=True)))
+        for of in zip(*found, strict=True)
+    )
+    return Angles(cosine, length, float(exact.norm()))
 
 
 def _slope(rbm: RBM, value: Tensor) -> Tensor:
@@ -361,7 +370,7 @@ def _slope(rbm: RBM, value: Tensor) -> Tensor:
 
 
 def _jackknife(gradients: Tensor, exact: Tensor) -> tuple[tuple, tuple]:
-    """Angle and length from replicates `(r, p)`, each with its error."""
+    """Cosine and length from replicates `(r, p)`, each with its error."""
     r = len(gradients)
     without = torch.stack([_compared(gradients[torch.arange(r) != i], exact) for i in range(r)])
     whole = _compared(gradients, exact)
@@ -370,11 +379,11 @@ def _jackknife(gradients: Tensor, exact: Tensor) -> tuple[tuple, tuple]:
 
 
 def _compared(gradients: Tensor, exact: Tensor) -> Tensor:
-    """Angle in degrees and length over the exact one: the square of CD's is over pairs that differ,
-    which the noise of chains does not add to."""
+    """Cosine, and length over the exact one: the square of CD's is over pairs that differ, which
+    the noise of chains does not add to."""
     r = len(gradients)
     total = gradients.sum(0)
     square = (total.square().sum() - gradients.square().sum()) / (r * (r - 1))
     length = square.clamp(min=1e-300).sqrt()
     cosine = (total @ exact) / (r * length * exact.norm())
-    return torch.stack([cosine.clamp(-1, 1).acos().rad2deg(), length / exact.norm()])
+    return torch.stack([cosine, length / exact.norm()])
