@@ -55,6 +55,14 @@ def test_ways_change_the_noise_alone():
     assert changed == ["NCE, nu 32", "NCE, near noise", "NCE, far noise", "NCE, uniform noise"]
     for name in changed:
         assert ways[name][1:] == base[1:]
+    spread = {"NCE": 1, "NCE, nu 32": 1, "NCE, near noise": 0.5, "NCE, far noise": 5}
+    spread = {name: ratio * DATA.std(0) for name, ratio in spread.items()}
+    spread["NCE, uniform noise"] = torch.full((2,), 4 / 3**0.5)
+    for name, want in spread.items():
+        method, draws = ways[name].method, torch.Generator().manual_seed(0)
+        memory = method.memory(None, DATA, draws)
+        made = method.phase(lambda x: x.square().sum(1), DATA, memory, draws).negatives
+        assert torch.allclose(made.std(0), want, rtol=0.05), name
     told = {name: ways[name].method.identity(None) for name in changed}
     assert told["NCE, nu 32"] == {"noise": "Gaussian", "nu": 32}
     assert told["NCE, uniform noise"] == {"noise": Box.__name__, "nu": 4}

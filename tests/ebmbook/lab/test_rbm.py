@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from ebmbook.lab import rbm as lab
-from ebmref.rbm import RBM, Bits, states
+from ebmref.rbm import RBM, Bits, annealed_log_z, states
+from ebmref.seeds import derive_seed
 
 DATA = lab.digits()
 FEW = lab.Digits(DATA.train[:400], DATA.held_out)
@@ -100,21 +101,28 @@ def test_a_sweep_judges_by_validation():
     part = lab.validation(FEW, 201)
     want = lab.learn(part, "CD-1", 4, (100,), 201, learning_rate=0.03).log_p.mean()
     assert found["CD-1"][1, 1].item() == pytest.approx(want.item(), abs=1e-5)
+    want = lab.mixture(part.train, 4, 201, smooth=0.1).log_prob(part.held_out).mean()
+    assert found["mixture"][0, 1].item() == pytest.approx(want.item(), abs=1e-5)
 
 
 def test_annealing_is_low_from_one_end_and_high_from_the_other():
-    rbm = machine(8, 4, 2.0)
-    base = Bits(torch.zeros(8, dtype=torch.float64))
-    found = lab.annealing(rbm, base, (1, 200), 40, 12, 0)
+    rbm = machine(8, 4, 3.0)
+    base = Bits(torch.linspace(-1, 1, 8, dtype=torch.float64))
+    found = lab.annealing(rbm, base, (1, 200), 10, 40, 0)
     v = states(8, torch.zeros(1, dtype=torch.float64))
     assert found.truth == pytest.approx(float((-rbm(v)).logsumexp(0).detach()))
-    assert found.forward.value.shape == (2, 12)
+    assert found.forward.value.shape == (2, 40)
     assert found.forward.value[0].mean() < found.truth - 0.2
     assert found.reverse.value[0].mean() > found.truth + 0.2
+    draws = generator(derive_seed(0, "annealing"))
+    first = annealed_log_z(rbm, 10, 1, draws, base)
+    assert found.forward.value[0, 0] == first.log_z and found.forward.se[0, 0] == first.log_z_se
     gap = found.gap()
     assert gap.value[0] > 0.5 > gap.value[1] and (gap.se > 0).all()
-    for z in found.z_scores():
-        assert z[1].abs().max() < 4.5 and z[1].std() > 0.3
+    # Errors of themselves, of few particles each: about right, with tails.
+    for z, way in zip(found.z_scores(), (found.forward, found.reverse), strict=True):
+        assert torch.equal(z, (way.value - found.truth) / way.se)
+        assert 0.5 < z[1].square().mean().sqrt() < 2.5
 
 
 def test_angles_are_those_of_the_mean_gradient():
@@ -145,5 +153,5 @@ def test_angles_are_those_of_the_mean_gradient():
     assert found.degrees[0] > 10 and found.degrees[2] < 4
     assert found.length.value[0] < 0.8 and found.length.value[2] == pytest.approx(1, abs=0.05)
     # Few pictures: noise of the chains would make CD's gradient too long.
-    few = lab.angles(rbm, data[:40], (60,), 60, 0)
-    assert (few.length.se < 0.1).all() and (few.length.value - 1).abs() < 4.5 * few.length.se
+    few = torch.cat([lab.angles(rbm, data[:100], (60,), 3, i).length.value for i in range(60)])
+    assert abs(float(few.mean()) - 1) < 4.5 * float(few.std()) / 60**0.5 < 0.1
