@@ -99,7 +99,7 @@ class Learned(NamedTuple):
 
 def learn(
     given: Pair, n_data: int, n_models: int, n_steps: int, seed: int, *, way: str = "NCE",
-    noise: str = "shared", learning_rate: float = 1e-2, hidden: tuple[int, ...] = (64, 64),
+    noise: str = "shared", learning_rate: float = 3e-2, hidden: tuple[int, ...] = (64, 64),
     batch: int = 256,
 ) -> Learned:  # fmt: skip
     """Learn both laws from n_data draws of each.

@@ -1,7 +1,9 @@
 """Learned energies are right where data are, and off them what the way to learn makes of them.
 
 The loss of every way is a mean over data, and over points that it chooses itself. Where neither
-are, an energy is what its network happens to be there.
+are, an energy is what its network happens to be there. Where points are but no data, it is learned
+that the energy is high, and not how high: e^{-E} of 20 and of 50 are alike nothing to a sum, and
+to a draw's log-odds of being a datum.
 
     ways      likelihood, noise contrast, score matching, kept chains; and other noises alone
     heights   |E - E_true - constant| by how much of the law is where the density is higher

@@ -66,6 +66,13 @@ def test_ways_and_steps_are_checked():
         with pytest.raises(ValueError, match="n_steps: expected numbers that increase"):
             lab.learn(FEW, "CD-1", 4, bad, 0, learning_rate=0.01)
     assert lab.method("CD-7", FEW.train, 4, 50).name == "CD-7"
+    with pytest.raises(ValueError, match="learning_rate: expected one for CD-7; known are exact"):
+        lab.learn(FEW, "CD-7", 4, (1,), 0)
+    own, given = (
+        lab.learn(FEW, "CD-1", 4, (5,), 0, learning_rate=rate).log_p
+        for rate in (None, lab.RATES["CD-1"])
+    )
+    assert torch.equal(own, given)
 
 
 def test_the_error_of_a_mean_is_over_pictures():
@@ -108,10 +115,10 @@ def test_a_sweep_judges_by_validation():
 def test_annealing_is_low_from_one_end_and_high_from_the_other():
     rbm = machine(8, 4, 3.0)
     base = Bits(torch.linspace(-1, 1, 8, dtype=torch.float64))
-    found = lab.annealing(rbm, base, (1, 200), 10, 40, 0)
+    found = lab.annealing(rbm, base, (1, 100), 10, 30, 0)
     v = states(8, torch.zeros(1, dtype=torch.float64))
     assert found.truth == pytest.approx(float((-rbm(v)).logsumexp(0).detach()))
-    assert found.forward.value.shape == (2, 40)
+    assert found.forward.value.shape == (2, 30)
     assert found.forward.value[0].mean() < found.truth - 0.2
     assert found.reverse.value[0].mean() > found.truth + 0.2
     draws = generator(derive_seed(0, "annealing"))
