@@ -62,7 +62,7 @@ def divergence(
     frechet = torch.full((n_models,), math.nan)
     for k in alive.nonzero()[:, 0].tolist():
         x = noised(axes.back(learner.memory.x[k, :n_judged]), missing, draws)
-        frechet[k] = grade(by, x).frechet
+        frechet[k] = grade(by, x, draws).frechet
     n_died = int((~alive).sum())
     return PicturesDivergence(
         learner.died,

@@ -163,8 +163,8 @@ def experiment(
         "from independent": ends[0],
         "from data": ends[1],
     }
-    grades = {key: grade(by, x) for key, x in clouds.items()}
-    first, end = grade(by, known.train[:n]), grades["from data"]
+    grades = {key: grade(by, x, draws) for key, x in clouds.items()}
+    first, end = grade(by, known.train[:n], draws), grades["from data"]
     return Found(
         forward,
         reverse,

@@ -7,9 +7,9 @@ lie on a grid of grey levels, and some pixels never change: they have no density
                                             noise and nats are those of x
     E(u) = -log N(u; 0, variances) + f(u)   of the first `rank` of them; the others stay Gaussian
 
-f is a perceptron that grows no faster than |u|, hence exp(-E) has an integral; it is 1 where f = 0,
-as at the start. As f does not see the coordinates beyond the rank, these are Gaussian in the model
-and independent, and chains need not move in them.
+f is a perceptron that grows no faster than |u|, hence exp(-E) has an integral; this is 1 where
+f = 0, as at the start. As f does not see the coordinates beyond the rank, these are Gaussian in
+the model and independent, and chains need not move in them.
 
 Chains are MALA at beta = 1, in training as after it, with steps longer where the law is wider:
 along u_i by the root of its deviation. They are exact, and so can be run for as long as one likes.
@@ -52,7 +52,7 @@ class Plan:
         rank: how many coordinates f sees.
         hidden: widths of f's layers.
         unit: of length for f, see `L.Perceptrons`.
-        step_size: of MALA, in units of variance per root of a coordinate's variance.
+        step_size: of MALA in the coordinates u / variances^(1/4), in units of their square.
         n_steps: of a chain between two steps of training.
         size: of the buffer.
         batch, learning_rate, average, n_train: of training, see `L.Recipe`.
@@ -72,15 +72,15 @@ class Plan:
     unit: float = 0.5
     step_size: float = 0.05
     n_steps: int = 5
-    size: int = 1000
-    batch: int = 128
+    size: int = 2000
+    batch: int = 256
     learning_rate: float = 6e-3
     average: float = 0.99
-    n_train: int = 1000
+    n_train: int = 750
     n_chains: int = 360
     n_long: int = 2000
     n_particles: int = 200
-    n_betas: int = 1000
+    n_betas: int = 600
     n_epochs: int = 12
     n_memory: int = 1000
     components: tuple[int, ...] = (10, 20)
@@ -96,9 +96,9 @@ class Plan:
 
 DIGITS = Plan()
 MNIST = Plan(
-    sigma=0.3, rank=150, hidden=(512, 512), unit=1.0, step_size=0.09, n_steps=10, size=5000,
-    learning_rate=3e-3, n_train=6000, n_chains=1000, n_long=20_000, n_particles=500,
-    n_betas=4000, n_epochs=1, n_memory=2000, components=(20, 40),
+    sigma=0.3, rank=150, hidden=(256, 256), unit=1.0, step_size=0.08, n_steps=10, size=5000,
+    learning_rate=3e-3, n_train=10_000, n_chains=500, n_long=20_000, n_particles=500,
+    n_betas=4000, n_epochs=2, n_memory=2000, components=(20, 50),
 )  # fmt: skip
 
 
@@ -144,7 +144,8 @@ def learn(
     """Learn the energy by persistent chains that begin as draws of the Gaussian.
 
     Args:
-        checkpoint: where to go on from, see `training.bring`.
+        checkpoint: where to go on from, see `training.bring`; its name should tell the set and
+            how many pictures are held out.
 
     Returns:
         The learner: `model(averaged=True)` is the energy, `memory.x` are the chains `(size, rank)`.
@@ -312,7 +313,7 @@ def mixtures(known: Sets, axes: Axes, plan: Plan, seed: int) -> dict[int, Gaussi
 
     EM is on clean pictures, and sigma^2 is added to each covariance as the noise would do.
     """
-    u = axes.into(known.train)[:, : plan.rank].cpu().numpy()
+    u = axes.into(known.train)[:, : plan.rank].double().cpu().numpy()
     return {
         k: GaussianMixture(
             k, reg_covar=plan.sigma**2, random_state=derive_seed(seed, "mixture") % 2**32,
@@ -345,7 +346,7 @@ def likelihoods(
         of_model = -energy(seen) - log_z.value
         of_base = base.log_prob(seen)
     scores = {
-        k: torch.from_numpy(mixture.score_samples(seen.cpu().numpy())).to(rest) + rest
+        k: torch.from_numpy(mixture.score_samples(seen.double().cpu().numpy())).to(rest) + rest
         for k, mixture in tried.items()
     }
     best = max(scores, key=lambda k: scores[k][:n].mean())
@@ -393,7 +394,7 @@ class Found(NamedTuple):
     memory: Memory
     accuracy: float
     grades: dict[str, Grade]
-    energies: Tensor
+    energies: Estimate
     kept: tuple[float, float]
     acceptance_rate: float
     draws: Tensor
@@ -445,10 +446,11 @@ def experiment(
         "from gaussian": ends[0],
         "from data": ends[1],
     }
-    grades = {"held": grade(by, noised(known.held[:n], plan.sigma, draws))} | {
-        key: grade(by, axes.whole(u, draws)) for key, u in clouds.items()
+    grades = {"held": grade(by, noised(known.held[:n], plan.sigma, draws), draws)} | {
+        key: grade(by, axes.whole(u, draws), draws) for key, u in clouds.items()
     }
-    first = grade(by, axes.whole(begun, draws)).read
+    first = grade(by, axes.whole(begun, draws), draws).read
+    energies = chain.energy[0].view(2, n)
     end = grades["from data"]
     chance = float(metrics.class_shares(first, len(known.classes))[0] @ end.shares)
     return Found(
@@ -457,7 +459,7 @@ def experiment(
         memory(ends[0][: plan.n_memory], known, axes, seed),
         by.accuracy,
         grades,
-        torch.stack([chain.energy[0, :n].mean(), chain.energy[0, n:].mean()]),
+        Estimate(energies.mean(1), energies.std(1) / math.sqrt(n)),
         (float((first == end.read).double().mean()), chance),
         float(chain.acceptance_rate.mean()),
         ends,

@@ -152,28 +152,39 @@ class Grade(NamedTuple):
 
     Attributes:
         frechet: distance of their features to the reference.
+        frechet_se: how much that varies with these n, by the bootstrap.
         shares: of the classes as the judge reads them, `(c,)`.
         confidence: mean probability of the class that is read.
         read: the classes, `(n,)`.
     """
 
     frechet: float
+    frechet_se: float
     shares: Tensor
     confidence: float
     read: Tensor
 
 
-def grade(by: Ruler, x: Tensor) -> Grade:
+def grade(by: Ruler, x: Tensor, generator: torch.Generator, *, n_bootstraps: int = 20) -> Grade:
     """Hold pictures against the training ones; sets to be compared must be of one size.
 
     Args:
         x: `(n, *event)`, with noise.
+        generator: of the bootstrap, on the device of x.
+        n_bootstraps: >= 2.
     """
     seen, said = by.judge.read(x)
     sure, read = said.max(1)
     shares, _ = metrics.class_shares(read, said.shape[1])
-    frechet = metrics.frechet_distance(seen, by.reference)
-    return Grade(frechet, shares, float(sure.double().mean()), read)
+    again = torch.randint(len(x), (n_bootstraps, len(x)), generator=generator, device=x.device)
+    distances = [metrics.frechet_distance(seen[rows], by.reference) for rows in again]
+    return Grade(
+        metrics.frechet_distance(seen, by.reference),
+        float(torch.tensor(distances).std()),
+        shares,
+        float(sure.double().mean()),
+        read,
+    )
 
 
 class Memory(NamedTuple):

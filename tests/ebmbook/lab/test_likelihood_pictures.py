@@ -6,11 +6,12 @@ import math
 import pytest
 import torch
 
-from ebmbook.lab import divergence_pictures, pictures
+from ebmbook.lab import divergence_pictures, likelihood_bits, pictures
 from ebmbook.lab import likelihood_pictures as lab
 from ebmbook.lab.likelihood import Setting
 from ebmbook.lab.likelihood_exact import Estimate
 from ebmref import likelihood as L
+from ebmref.rbm import log_z
 
 NOUGHT = Estimate(torch.zeros(()), torch.zeros(()))
 # Two pictures of 2 x 2 and nothing else: with noise, a mixture of two Gaussians.
@@ -166,13 +167,20 @@ def test_an_energy_without_a_tilt_is_the_gaussian(digits):
 def test_the_ruler_tells_pictures_from_others(digits):
     known, axes, by = digits
     assert by.accuracy > 0.85
-    held = pictures.grade(by, pictures.noised(known.held, 0.15, generator()))
-    other = pictures.grade(by, axes.whole(axes.base(64).sample(360, generator()), generator()))
+    held = pictures.grade(by, pictures.noised(known.held, 0.15, generator()), generator(4))
+    drawn = axes.whole(axes.base(64).sample(360, generator()), generator())
+    other = pictures.grade(by, drawn, generator())
     assert held.frechet < 0.5 * other.frechet and held.confidence > other.confidence + 0.1
     assert float(held.shares.sum()) == pytest.approx(1)
     assert torch.equal(held.shares, torch.bincount(held.read, minlength=10).double() / 360)
     ones = known.train[known.labels == 1][:100]
-    assert pictures.grade(by, pictures.noised(ones, 0.15, generator())).shares[1] > 0.7
+    few = pictures.grade(by, pictures.noised(ones, 0.15, generator()), generator())
+    assert few.shares[1] > 0.7
+    # The bootstrap knows how much sets of one size differ.
+    x = pictures.noised(known.train, 0.15, generator(5)).split(120)
+    apart = torch.tensor([pictures.grade(by, part, generator()).frechet for part in x[:11]]).std()
+    told = pictures.grade(by, x[0], generator(), n_bootstraps=200).frechet_se
+    assert 0.4 < told / float(apart) < 2.5
 
 
 def test_copies_are_found_and_fresh_pictures_are_not_accused(digits):
@@ -189,8 +197,8 @@ def test_copies_are_found_and_fresh_pictures_are_not_accused(digits):
 
 def test_an_experiment_is_one_of_its_seed_and_can_be_resumed(tmp_path):
     plan = lab.Plan(
-        hidden=(16,), n_train=20, n_steps=2, size=200, n_chains=60, n_long=30, n_particles=50,
-        n_betas=20, n_epochs=2, n_memory=50, components=(2,), rank=30,
+        hidden=(16,), n_train=20, n_steps=2, size=200, batch=64, n_chains=60, n_long=10,
+        n_particles=50, n_betas=20, n_epochs=5, n_memory=50, components=(2,), rank=30,
     )  # fmt: skip
     one = lab.experiment("digits", plan, 0, n_held=100, checkpoint=tmp_path / "digits.pt")
     two = lab.experiment("digits", plan, 0, n_held=100, checkpoint=tmp_path / "digits.pt")
@@ -203,10 +211,11 @@ def test_an_experiment_is_one_of_its_seed_and_can_be_resumed(tmp_path):
         "held", "gaussian", "mixture", "training", "from gaussian", "from data"
     }  # fmt: skip
     assert all(len(g.read) == 60 for g in one.grades.values())
-    assert one.training_steps == 20 * 2 * 128 / 200
+    assert one.training_steps == 20 * 2 * 64 / 200
     # So short a chain forgets little: ends are near where they began.
     assert one.kept[0] > one.kept[1] + 0.2 and one.kept[1] < 0.2
-    assert one.energies[0] != one.energies[1] and 0.3 < one.acceptance_rate < 1
+    assert one.energies.value[0] != one.energies.value[1] and (one.energies.se > 0).all()
+    assert 0.3 < one.acceptance_rate < 1
     other = lab.experiment("digits", plan, 1, n_held=100)
     assert not torch.equal(one.draws, other.draws)
     for bad in ({"sigma": 0.0}, {"n_long": 0}, {"n_chains": 1}, {"step_size": -1.0}):
@@ -228,3 +237,39 @@ def test_recipes_for_pictures_run_away_or_not(digits):
     assert found.died.shape == found.frechet.shape == (3,) and len(found.frechet.unique()) == 3
     with pytest.raises(ValueError, match="remedy: expected one of none"):
         divergence_pictures.divergence("pills", known, axes, by, 3, 40, 0)
+
+
+def test_a_machine_of_bits_is_held_against_its_exact_likelihood(tmp_path):
+    """One of twelve hidden units, whose log Z is a sum."""
+    plan = likelihood_bits.Plan(
+        n_hidden=12, n_train=300, batch=100, size=200, n_chains=200, n_long=300, n_particles=200,
+        n_betas=200, n_epochs=4, learning_rate=1e-2,
+    )  # fmt: skip
+    more = {"n_held": 360, "checkpoint": tmp_path / "bits.pt"}
+    found = likelihood_bits.experiment("digits", plan, 0, **more)
+    known = likelihood_bits.black_and_white(pictures.sets("digits", 360, 0))
+    assert known.train.unique().tolist() == [0, 1]
+    v = known.train.flatten(1)
+    learner = likelihood_bits.learn(v, plan, 0, checkpoint=tmp_path / "bits.pt")
+    machine = learner.model(averaged=True)
+    exact = float(log_z(machine))
+    for one in (found.forward, found.reverse):
+        assert abs(float(one.value) - exact) < 4.5 * float(one.se) + 1e-3 and one.se < 0.1
+    with torch.no_grad():
+        want = (-machine(known.held.flatten(1))).mean() - exact
+        train = (-machine(v[:360])).mean() - exact
+    assert torch.allclose(found.model.value, torch.stack([want, train]).double(), atol=0.1)
+    assert (found.model.value > found.independent.value + 1).all()
+    p = (v.sum(0) + 1) / (len(v) + 2)
+    bits = torch.distributions.Bernoulli(p).log_prob(known.held.flatten(1)).sum(1)
+    assert float(found.independent.value[0]) == pytest.approx(float(bits.mean()), abs=1e-3)
+    assert float(found.independent.se[0]) == pytest.approx(float(bits.std()) / 360**0.5, rel=1e-3)
+    frechet = {key: grade.frechet for key, grade in found.grades.items()}
+    assert frechet["held"] < frechet["from data"] < frechet["independent"]
+    assert found.draws.shape == (2, 200, 1, 8, 8) and found.training_steps == 300 * 5 * 100 / 200
+    again = likelihood_bits.experiment("digits", plan, 0, **more)
+    assert torch.equal(again.draws, found.draws) and again.kept == found.kept
+    with pytest.raises(ValueError, match="n_chains: expected 200 or more; got 100"):
+        likelihood_bits.experiment("digits", dataclasses.replace(plan, n_chains=100), 0, n_held=360)
+    with pytest.raises(ValueError, match="n_hidden"):
+        dataclasses.replace(plan, n_hidden=0)
