@@ -1,7 +1,7 @@
 """A restricted Boltzmann machine of pictures in black and white: log Z, samples, likelihood.
 
-Bits need neither noise nor slopes: chains are block Gibbs, exact at beta = 1 and without a step to
-be chosen. `experiment` learns a machine by persistent chains, and judges it as
+Bits need no noise to have a law of their own. Chains are block Gibbs, exact at beta = 1, and have no
+step size to be chosen. `experiment` learns a machine by persistent chains, and judges it as
 `lab.likelihood_pictures` judges energies of grey levels. Its nats are of another law than theirs.
 """
 
@@ -40,17 +40,17 @@ class Plan:
         ValueError: a number out of range.
     """
 
-    n_hidden: int = 500
+    n_hidden: int = 300
     n_steps: int = 5
     size: int = 1000
     batch: int = 200
     learning_rate: float = 2e-3
     average: float = 0.99
-    n_train: int = 5000
-    n_chains: int = 500
+    n_train: int = 4000
+    n_chains: int = 200
     n_long: int = 10_000
     n_particles: int = 100
-    n_betas: int = 5000
+    n_betas: int = 3000
     n_epochs: int = 1
 
     def __post_init__(self):

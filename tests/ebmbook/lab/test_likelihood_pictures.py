@@ -11,7 +11,7 @@ from ebmbook.lab import likelihood_pictures as lab
 from ebmbook.lab.likelihood import Setting
 from ebmbook.lab.likelihood_exact import Estimate
 from ebmref import likelihood as L
-from ebmref.rbm import log_z
+from ebmref import rbm
 
 NOUGHT = Estimate(torch.zeros(()), torch.zeros(()))
 # Two pictures of 2 x 2 and nothing else: with noise, a mixture of two Gaussians.
@@ -80,6 +80,11 @@ def test_log_z_is_bracketed_whatever_the_scales():
     def energy(u):
         return 0.5 * ((u - mean) / spread).square().sum(1)
 
+    base, scale = axes.base(4), torch.tensor([1.0, 2.0, 3.0, 4.0])
+    scaled = lab.Scaled(base.sample, base.log_prob, scale)
+    v = scaled.sample(9, generator(1))
+    assert torch.allclose(v * scale, base.sample(9, generator(1)))
+    assert torch.allclose(scaled.log_prob(v), base.log_prob(v * scale))
     log_z = float((spread * math.sqrt(2 * math.pi)).log().sum())
     own = mean + spread * torch.randn(300, 4, generator=generator())
     found = lab.bracket(energy, axes, own, own, TOY, 0)
@@ -252,7 +257,7 @@ def test_a_machine_of_bits_is_held_against_its_exact_likelihood(tmp_path):
     v = known.train.flatten(1)
     learner = likelihood_bits.learn(v, plan, 0, checkpoint=tmp_path / "bits.pt")
     machine = learner.model(averaged=True)
-    exact = float(log_z(machine))
+    exact = float(rbm.log_z(machine))
     for one in (found.forward, found.reverse):
         assert abs(float(one.value) - exact) < 4.5 * float(one.se) + 1e-3 and one.se < 0.1
     with torch.no_grad():
