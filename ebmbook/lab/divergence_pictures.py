@@ -35,7 +35,7 @@ class PicturesDivergence(NamedTuple):
 
 def divergence(
     remedy: str | Setting, known: Sets, axes: Axes, by: Ruler, n_models: int, n_steps: int,
-    seed: int, *, n_judged: int = 360, hidden: tuple[int, ...] = (128, 128), **more,
+    seed: int, *, rate: float = 30.0, n_judged: int = 360, hidden: tuple[int, ...] = (128, 128), **more,
 ) -> PicturesDivergence:  # fmt: skip
     """Train k models of pictures by the folk recipe with one remedy, and count those that diverge.
 
@@ -45,13 +45,15 @@ def divergence(
     Args:
         remedy: of `lab.likelihood.REMEDIES`, or any `Setting`.
         axes: of `known`.
+        rate: of the folk recipe that a named remedy is given to. At 10, as on the plane, chains of
+            8 x 8 digits hold together for a thousand steps of training and more.
         n_judged: chains of each model that are judged, at most as many as its buffer has.
         more: limit, reach and batch of `lab.likelihood.folk`.
 
     Raises:
         ValueError: an unknown remedy.
     """
-    made, u = setting(remedy), axes.into(known.train)
+    made, u = setting(remedy, rate=rate), axes.into(known.train)
     learner = folk(
         made, u, axes.base(u.shape[1]), n_models, n_steps, seed, hidden=hidden, **more
     )  # fmt: skip

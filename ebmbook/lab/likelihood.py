@@ -255,8 +255,12 @@ class Divergence(NamedTuple):
     beta: float
 
 
-def setting(remedy: str | Setting) -> Setting:
+def setting(remedy: str | Setting, **base) -> Setting:
     """A recipe by the name of its remedy; one that is given stays as it is.
+
+    Args:
+        remedy: of `REMEDIES`, or any `Setting`.
+        base: what else of the folk recipe is another, such as its rate; a remedy goes before it.
 
     Raises:
         ValueError: an unknown remedy.
@@ -265,7 +269,7 @@ def setting(remedy: str | Setting) -> Setting:
         return remedy
     if remedy not in REMEDIES:
         raise ValueError(f"remedy: expected one of {', '.join(REMEDIES)}; got {remedy!r}")
-    return Setting(**REMEDIES[remedy])
+    return Setting(**(base | REMEDIES[remedy]))
 
 
 def folk(
