@@ -35,7 +35,8 @@ class PicturesDivergence(NamedTuple):
 
 def divergence(
     remedy: str | Setting, known: Sets, axes: Axes, by: Ruler, n_models: int, n_steps: int,
-    seed: int, *, rate: float = 30.0, n_judged: int = 360, hidden: tuple[int, ...] = (128, 128), **more,
+    seed: int, *, rate: float = 30.0, n_judged: int = 360, hidden: tuple[int, ...] = (64, 64),
+    **more,
 ) -> PicturesDivergence:  # fmt: skip
     """Train k models of pictures by the folk recipe with one remedy, and count those that diverge.
 

@@ -1,7 +1,7 @@
 """A restricted Boltzmann machine of pictures in black and white: log Z, samples, likelihood.
 
-Bits need no noise to have a law of their own. Chains are block Gibbs, exact at beta = 1, and without
-a step size to be chosen. `experiment` learns a machine by persistent chains, and judges it as
+Bits need no noise to have a law of their own. Chains are block Gibbs: exact at beta = 1, with no
+step size to be chosen. `experiment` learns a machine by persistent chains, and judges it as
 `lab.likelihood_pictures` judges energies of grey levels. Its nats are of another law than theirs.
 """
 

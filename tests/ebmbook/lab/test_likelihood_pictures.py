@@ -240,6 +240,12 @@ def test_recipes_for_pictures_run_away_or_not(digits):
     found = divergence_pictures.divergence(calm, known, axes, by, 3, 40, 0, **more)
     assert found.share == 0 and found.frechet.isfinite().all() and found.beta == pytest.approx(1)
     assert found.died.shape == found.frechet.shape == (3,) and len(found.frechet.unique()) == 3
+    # By name: the rate is that of pictures, but for a remedy that has its own.
+    named = [
+        divergence_pictures.divergence(name, known, axes, by, 2, 1, 0, rate=20.0, **more).beta
+        for name in ("none", "true temperature")
+    ]
+    assert named == pytest.approx([2 * 20 / 0.005**2, 1])
     with pytest.raises(ValueError, match="remedy: expected one of none"):
         divergence_pictures.divergence("pills", known, axes, by, 3, 40, 0)
 
