@@ -357,7 +357,7 @@ def likelihoods(
             torch.tensor([plan.sigma]),
         )[:2]
         for part in x[:, : plan.n_memory]
-    ])  # fmt: skip
+    ], device=rest.device)  # fmt: skip
     return Likelihoods(
         estimate(of_model + rest, log_z.se),
         estimate(of_base + rest),
