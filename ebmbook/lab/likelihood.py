@@ -327,28 +327,39 @@ class Divergence(NamedTuple):
     beta: float
 
 
-def divergence(
-    remedy: str | Setting, law: Law, data: Tensor, n_models: int, n_steps: int, seed: int, *,
+def setting(remedy: str | Setting, **base) -> Setting:
+    """A recipe by the name of its remedy; one that is given stays as it is.
+
+    Args:
+        remedy: of `REMEDIES`, or any `Setting`.
+        base: what else of the folk recipe is another, such as its rate; a remedy goes before it.
+
+    Raises:
+        ValueError: an unknown remedy.
+    """
+    if isinstance(remedy, Setting):
+        return remedy
+    if remedy not in REMEDIES:
+        raise ValueError(f"remedy: expected one of {', '.join(REMEDIES)}; got {remedy!r}")
+    return Setting(**(base | REMEDIES[remedy]))
+
+
+def folk(
+    made: Setting, data: Tensor, noise, n_models: int, n_steps: int, seed: int, *,
     limit: float = 1e3, reach: float = 1e2, hidden: tuple[int, ...] = (64, 64), batch: int = 64,
-) -> Divergence:  # fmt: skip
-    """Train k models by the folk recipe with one remedy, and count those that diverge.
+) -> L.Learner:  # fmt: skip
+    """Train k models by a folk recipe, each as far as it goes.
 
     A model has diverged once its contrast is beyond the limit, something is not finite, or one of
     its chains is farther out than the reach. It is judged alone, and stays as it is then.
 
     Args:
-        remedy: of `REMEDIES`, or any `Setting`.
-        data: `(n, 2)`.
-
-    Raises:
-        ValueError: an unknown remedy.
+        data: `(n, d)`.
+        noise: what chains begin from, see `L.persistent_cd`.
     """
-    if not isinstance(remedy, Setting) and remedy not in REMEDIES:
-        raise ValueError(f"remedy: expected one of {', '.join(REMEDIES)}; got {remedy!r}")
-    made = remedy if isinstance(remedy, Setting) else Setting(**REMEDIES[remedy])
     step_size, beta = L.as_langevin(made.rate, made.noise)
     net = L.Perceptrons(
-        2, hidden, n_models, _source(seed, "folk", data.device),
+        data.shape[1], hidden, n_models, _source(seed, "folk", data.device),
         nn.functional.silu if made.smooth else nn.functional.relu,
         spectral=made.spectral, confine=made.confine,
     )  # fmt: skip
@@ -358,12 +369,30 @@ def divergence(
         average=made.average, limit=limit, reach=reach, alone=True,
     )  # fmt: skip
     method = L.persistent_cd(
-        lambda energy: ula(energy, step_size), made.n_steps,
-        Gaussian(data.mean(0), data.T.cov()), size=made.size, restart=made.restart, beta=beta,
-        kl=made.kl, entropy=made.entropy,
+        lambda energy: ula(energy, step_size), made.n_steps, noise, size=made.size,
+        restart=made.restart, beta=beta, kl=made.kl, entropy=made.entropy,
     )  # fmt: skip
     learner = L.Learner(net, method, recipe, seed, n_models)
     _bring(learner, n_steps, data)
+    return learner
+
+
+def divergence(
+    remedy: str | Setting, law: Law, data: Tensor, n_models: int, n_steps: int, seed: int, **more
+) -> Divergence:
+    """Train k models by the folk recipe with one remedy, and count those that diverge.
+
+    Args:
+        remedy: of `REMEDIES`, or any `Setting`.
+        data: `(n, 2)`.
+        more: limit, reach, hidden and batch of `folk`, which says when a model has diverged.
+
+    Raises:
+        ValueError: an unknown remedy.
+    """
+    made = setting(remedy)
+    noise = Gaussian(data.mean(0), data.T.cov())
+    learner = folk(made, data, noise, n_models, n_steps, seed, **more)
     alive = learner.alive
     kl = torch.stack([scores(law, learner.model(mean)).kl for mean in (False, True)])
     n_died = int((~alive).sum())
@@ -373,7 +402,7 @@ def divergence(
         n_died / n_models,
         Rate(n_died, n_models, n_died, n_models).interval,
         kl.masked_fill(~alive, math.nan),
-        beta,
+        made.beta,
     )
 
 

@@ -21,9 +21,7 @@ class TestForm:
 
     def test_visible_cells_are_short_and_none_enters_a_number(self, chapter):
         cells = [cell for cell in notebooks.draft(chapter).cells if cell.cell_type == "code"]
-        shown = [
-            cell.source for cell in cells if "hide-input" not in cell.metadata.get("tags", [])
-        ]
+        shown = [cell.source for cell in cells if "hide-input" not in cell.metadata.get("tags", [])]
         lengths = [len(source.splitlines()) for source in shown]
         assert max(len(cell.source.splitlines()) for cell in cells) <= 25
         assert statistics.median(lengths) <= 12
