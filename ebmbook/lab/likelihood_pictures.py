@@ -98,7 +98,7 @@ DIGITS = Plan()
 MNIST = Plan(
     sigma=0.3, rank=150, hidden=(256, 256), unit=1.0, step_size=0.08, n_steps=10, size=5000,
     learning_rate=3e-3, n_train=10_000, n_chains=500, n_long=20_000, n_particles=500,
-    n_betas=4000, n_epochs=2, n_memory=2000, components=(20, 50),
+    n_betas=4000, n_epochs=2, n_memory=2000, components=(20,),
 )  # fmt: skip
 
 
