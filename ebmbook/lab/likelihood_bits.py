@@ -46,11 +46,11 @@ class Plan:
     batch: int = 200
     learning_rate: float = 2e-3
     average: float = 0.99
-    n_train: int = 4000
-    n_chains: int = 200
+    n_train: int = 2500
+    n_chains: int = 150
     n_long: int = 10_000
     n_particles: int = 100
-    n_betas: int = 3000
+    n_betas: int = 2000
     n_epochs: int = 1
 
     def __post_init__(self):

@@ -280,6 +280,9 @@ def test_a_machine_of_bits_is_held_against_its_exact_likelihood(tmp_path):
     assert found.draws.shape == (2, 200, 1, 8, 8) and found.training_steps == 300 * 5 * 100 / 200
     again = likelihood_bits.experiment("digits", plan, 0, **more)
     assert torch.equal(again.draws, found.draws) and again.kept == found.kept
+    # From either end, and so from either side where there are hardly any steps.
+    short = likelihood_bits.experiment("digits", dataclasses.replace(plan, n_betas=1), 0, **more)
+    assert short.forward.value < exact + 0.2 and short.reverse.value > exact - 0.2
     with pytest.raises(ValueError, match="n_chains: expected 200 or more; got 100"):
         likelihood_bits.experiment("digits", dataclasses.replace(plan, n_chains=100), 0, n_held=360)
     with pytest.raises(ValueError, match="n_hidden"):
