@@ -72,7 +72,7 @@ def pair(device="cpu", *, centre: float = 1.0, reach: float = 5.0, n_side: int =
     def made(dtype):
         like = torch.zeros((), dtype=dtype, device=device)
         bar = Gaussian(like.new_tensor([centre, 0.0]), like.new_tensor([0.4, 1.5]).diag())
-        return LAWS["ring"](like)[0], bar
+        return LAWS["ring"](like, 0.0)[0], bar
 
     points, cell = plane_grid(reach, n_side, device)
     log_p = torch.stack([law.log_prob(points.double()) for law in made(DOUBLE)])

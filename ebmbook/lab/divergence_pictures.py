@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ebmbook.lab.likelihood import Setting, folk, setting
+from ebmbook.lab.folk import Setting, folk, setting
 from ebmbook.lab.pictures import Axes, Ruler, Sets, grade, noised
 from ebmbook.rates import Rate
 from ebmref.seeds import derive_seed
@@ -44,12 +44,12 @@ def divergence(
     the noised law.
 
     Args:
-        remedy: of `lab.likelihood.REMEDIES`, or any `Setting`.
+        remedy: of `lab.folk.REMEDIES`, or any `Setting`.
         axes: of `known`.
         rate: of the folk recipe that a named remedy is given to. At 10, as on the plane, chains of
             8 x 8 digits hold together for a thousand steps of training and more.
         n_judged: chains of each model that are judged, at most as many as its buffer has.
-        more: limit, reach and batch of `lab.likelihood.folk`.
+        more: limit, reach and batch of `lab.folk.folk`.
 
     Raises:
         ValueError: an unknown remedy.

@@ -1,13 +1,13 @@
-"""Energies learned without Z on the laws of `lab.plane`: which way is best, and what breaks.
+"""Energies learned without Z on the laws of `lab.plane`: which way is best.
 
     compare        all ways to learn at equal numbers of gradients
-    divergence     how often a folk recipe runs away, and what each folk remedy does to that
+    sweep          the same with other step sizes and rates
+    opponents      densities that need no energy
     short_run_law  whether what short runs learn is a sampler or a density
 
 k models that differ in their seed stand side by side, and never meet.
 """
 
-import dataclasses
 import functools
 import math
 from collections.abc import Mapping
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from ebmbook.lab.likelihood_exact import Estimate
 from ebmbook.lab.plane import Law, Scores, level, owner, scores, scores_of
-from ebmbook.rates import Rate
 from ebmref import likelihood as L
 from ebmref import training
 from ebmref.energies import Gaussian
@@ -71,16 +70,16 @@ def entries(law: Law, data: Tensor, *, step: float = 1.0, rate: float = 1.0) -> 
         "exact": Entry(grid, 1e-2),
         "CD-1": Entry(L.cd(lambda energy: ula(energy, 0.02 * step), 1)),
         "CD-10": Entry(L.cd(local, 10), 1e-2),
-        "CD-10, both terms": Entry(L.cd(local, 10, kl=1.0, entropy=1.0), 1e-2),
-        "PCD": Entry(L.persistent_cd(local, 10, noise), 1e-2),
-        "CD, jumps": Entry(L.cd(jumping, 2), 1e-2),
-        "PCD, jumps": Entry(L.persistent_cd(jumping, 2, noise), 1e-2),
+        "CD-10, both terms": Entry(L.cd(local, 10, kl=1.0, entropy=1.0), 2e-3),
+        "PCD": Entry(L.persistent_cd(local, 10, noise), 1e-3),
+        "CD, jumps": Entry(L.cd(jumping, 2), 2e-2),
+        "PCD, jumps": Entry(L.persistent_cd(jumping, 2, noise), 2e-2),
         "short run": Entry(L.short_run(local, 20, noise)),
         "NCE": Entry(L.noise_contrastive(noise, 4), 1e-2, 1e-2),
         "NCE, far noise": Entry(L.noise_contrastive(far, 4), 1e-2, 1e-2),
-        "score matching": Entry(L.matching()),
+        "score matching": Entry(L.matching(), 6e-3),
         "sliced": Entry(L.matching(1)),
-        "denoising": Entry(L.denoised(0.1 * step)),
+        "denoising": Entry(L.denoised(0.1 * step), 1e-3),
         "denoising, three": Entry(L.denoised((0.05 * step, 0.2 * step, 0.8 * step))),
     }
     return {
@@ -93,11 +92,12 @@ def entries(law: Law, data: Tensor, *, step: float = 1.0, rate: float = 1.0) -> 
 
 
 def network(
-    n_models: int, seed: int, *, hidden: tuple[int, ...] = (128, 128), device="cpu"
-) -> L.Perceptrons:
+    n_models: int, seed: int, *, hidden: tuple[int, ...] = (128, 128), unit: float = 1 / 3,
+    device="cpu",
+) -> L.Perceptrons:  # fmt: skip
     """k energies of the plane in a wide bowl, in a unit in which modes are not narrow."""
     draws = _source(seed, "weights", device)
-    return L.Perceptrons(2, hidden, n_models, draws, confine=2.0, unit=1 / 3)
+    return L.Perceptrons(2, hidden, n_models, draws, confine=2.0, unit=unit)
 
 
 class Curve(NamedTuple):
@@ -126,6 +126,7 @@ class Curve(NamedTuple):
 def compare(
     law: Law, ways: Mapping[str, Entry], data: Tensor, budgets: tuple[float, ...], n_models: int,
     seed: int, *, hidden: tuple[int, ...] = (128, 128), batch: int = 256, average: float = 0.999,
+    unit: float = 1 / 3,
 ) -> dict[str, Curve]:  # fmt: skip
     """Train by each way up to the largest budget, looked at when each of the budgets is spent.
 
@@ -136,6 +137,7 @@ def compare(
         ways: of `entries`.
         data: `(n, 2)`, on the device of the law.
         budgets: increasing; see `Curve.spent`.
+        unit: of length, for the networks.
     """
     made = {}
     for name, entry in ways.items():
@@ -147,11 +149,11 @@ def compare(
             batch, entry.learning_rate, entry.constant_rate, average=average,
             anneal_over=stops[-1], alone=True,
         )  # fmt: skip
-        net = network(n_models, seed, hidden=hidden, device=data.device)
+        net = network(n_models, seed, hidden=hidden, unit=unit, device=data.device)
         learner = L.Learner(net, entry.method, recipe, seed, n_models)
         found = []
         for stop in stops:
-            _bring(learner, stop, data)
+            bring_living(learner, stop, data)
             plain, averaged = (scores(law, learner.model(mean)) for mean in (False, True))
             c = getattr(learner.memory, "value", None)
             found.append((
@@ -198,6 +200,19 @@ def sweep(
     return kl
 
 
+def middle(values: Tensor) -> Estimate:
+    """The median of models `(k,)`, the upper one of two; its error by the bootstrap.
+
+    Models that diverged, NaN, count as the worst; where they are half of all it is infinite.
+    """
+    ranked = values.double().cpu().nan_to_num(nan=math.inf)
+    draws = torch.Generator().manual_seed(0)
+    again = torch.randint(len(ranked), (1000, len(ranked)), generator=draws)
+    upper = len(ranked) // 2
+    low, high = ranked[again].sort(1).values[:, upper].sort().values[[160, 840]]
+    return Estimate(ranked.sort().values[upper], 0.5 * (high - low))
+
+
 def opponents(law: Law, data: Tensor) -> dict[str, Tensor]:
     """KL of what needs no energy: the data's Gaussian, and kernel densities at their best width.
 
@@ -228,182 +243,13 @@ def price(
     return step.n_gradients + FORWARD * step.n_energies
 
 
-def _bring(learner: L.Learner, n_steps: int, data: Tensor) -> None:
+def bring_living(learner: L.Learner, n_steps: int, data: Tensor) -> None:
     """As far as it goes: models that diverge are told by `learner.died`."""
     try:
         training.bring(learner, n_steps, data=data)
     except training.Diverged:
         if learner.alive.any():
             raise
-
-
-# Folk recipes, and how often they run away --------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """A folk recipe for the training of an energy by kept chains.
-
-    Attributes:
-        rate, noise: of a step x' = x - rate grad E + noise xi; see `L.as_langevin`.
-        n_steps: of a chain.
-        restart: share of chains that begin anew.
-        size: of the buffer.
-        smooth: SiLU in place of ReLU.
-        spectral: hold the norms of the weight matrices at one.
-        confine: of a bowl that holds the energy together, see `L.Perceptrons`.
-        learning_rate: of Adam; and of `L.Recipe` the penalties, data noise, clipping, average.
-        kl, entropy: weights of the two terms of improved contrastive divergence, see `L.cd`.
-    """
-
-    rate: float = 10.0
-    noise: float = 0.005
-    n_steps: int = 10
-    restart: float = 0.0
-    size: int = 2000
-    smooth: bool = False
-    spectral: bool = False
-    confine: float | None = None
-    learning_rate: float = 1e-3
-    energy_penalty: float = 0.0
-    gradient_penalty: float = 0.0
-    data_noise: float = 0.0
-    clip: float | None = None
-    average: float = 0.0
-    kl: float = 0.0
-    entropy: float = 0.0
-
-    @property
-    def beta(self) -> float:
-        """The inverse temperature at which the chains move; that of the model is one."""
-        return L.as_langevin(self.rate, self.noise)[1]
-
-
-_BUNDLE = {
-    "energy_penalty": 1.0, "clip": 0.1, "data_noise": 0.03, "smooth": True, "restart": 0.05,
-    "spectral": True, "average": 0.99,
-}  # fmt: skip
-REMEDIES = {
-    "none": {},
-    "energy penalty": {"energy_penalty": 1.0},
-    "gradient penalty": {"gradient_penalty": 0.1},
-    "spectral norm": {"spectral": True},
-    "smooth activation": {"smooth": True},
-    "data noise": {"data_noise": 0.03},
-    "clipping": {"clip": 0.1},
-    "restarts": {"restart": 0.05},
-    "longer chains": {"n_steps": 30},
-    "slower weights": {"learning_rate": 1e-4},
-    # A thousandth of the rate, as long as fits the modes: as cold as before, or at beta = 1.
-    "small steps": {"rate": 0.01, "noise": 0.005 * 1e-3**0.5},
-    "true temperature": {"rate": 0.01, "noise": 0.02**0.5},
-    # Narrower by a half, and steps at a rate of 10 would leap across it, farther each time.
-    "bowl": {"confine": 5.0},
-    "averaged weights": {"average": 0.99},
-    "term left out": {"kl": 1.0},
-    "both terms": {"kl": 1.0, "entropy": 1.0},
-    "bundle": _BUNDLE,
-}
-
-
-class Divergence(NamedTuple):
-    """What became of k trainings of one recipe.
-
-    Attributes:
-        died: the step at which each diverged, 0 of those that did not, `(k,)`.
-        causes: why, places in `L.CAUSES`, `(k,)`.
-        share: of those that diverged.
-        interval: the exact 95 % one of that share.
-        kl: KL(law || model) at the end of the weights and of their average, `(2, k)`, NaN of those
-            that diverged. Not to diverge is not to learn: that of a flat energy is a number too.
-        beta: at which the chains moved.
-    """
-
-    died: Tensor
-    causes: Tensor
-    share: float
-    interval: tuple[float, float]
-    kl: Tensor
-    beta: float
-
-
-def setting(remedy: str | Setting, **base) -> Setting:
-    """A recipe by the name of its remedy; one that is given stays as it is.
-
-    Args:
-        remedy: of `REMEDIES`, or any `Setting`.
-        base: what else of the folk recipe is another, such as its rate; a remedy goes before it.
-
-    Raises:
-        ValueError: an unknown remedy.
-    """
-    if isinstance(remedy, Setting):
-        return remedy
-    if remedy not in REMEDIES:
-        raise ValueError(f"remedy: expected one of {', '.join(REMEDIES)}; got {remedy!r}")
-    return Setting(**(base | REMEDIES[remedy]))
-
-
-def folk(
-    made: Setting, data: Tensor, noise, n_models: int, n_steps: int, seed: int, *,
-    limit: float = 1e3, reach: float = 1e2, hidden: tuple[int, ...] = (64, 64), batch: int = 64,
-) -> L.Learner:  # fmt: skip
-    """Train k models by a folk recipe, each as far as it goes.
-
-    A model has diverged once its contrast is beyond the limit, something is not finite, or one of
-    its chains is farther out than the reach. It is judged alone, and stays as it is then.
-
-    Args:
-        data: `(n, d)`.
-        noise: what chains begin from, see `L.persistent_cd`.
-    """
-    step_size, beta = L.as_langevin(made.rate, made.noise)
-    net = L.Perceptrons(
-        data.shape[1], hidden, n_models, _source(seed, "folk", data.device),
-        nn.functional.silu if made.smooth else nn.functional.relu,
-        spectral=made.spectral, confine=made.confine,
-    )  # fmt: skip
-    recipe = L.Recipe(
-        batch, made.learning_rate, energy_penalty=made.energy_penalty,
-        gradient_penalty=made.gradient_penalty, data_noise=made.data_noise, clip=made.clip,
-        average=made.average, limit=limit, reach=reach, alone=True,
-    )  # fmt: skip
-    method = L.persistent_cd(
-        lambda energy: ula(energy, step_size), made.n_steps, noise, size=made.size,
-        restart=made.restart, beta=beta, kl=made.kl, entropy=made.entropy,
-    )  # fmt: skip
-    learner = L.Learner(net, method, recipe, seed, n_models)
-    _bring(learner, n_steps, data)
-    return learner
-
-
-def divergence(
-    remedy: str | Setting, law: Law, data: Tensor, n_models: int, n_steps: int, seed: int, **more
-) -> Divergence:
-    """Train k models by the folk recipe with one remedy, and count those that diverge.
-
-    Args:
-        remedy: of `REMEDIES`, or any `Setting`.
-        data: `(n, 2)`.
-        more: limit, reach, hidden and batch of `folk`, which says when a model has diverged.
-
-    Raises:
-        ValueError: an unknown remedy.
-    """
-    made = setting(remedy)
-    noise = Gaussian(data.mean(0), data.T.cov())
-    learner = folk(made, data, noise, n_models, n_steps, seed, **more)
-    alive = learner.alive
-    kl = torch.stack([scores(law, learner.model(mean)).kl for mean in (False, True)])
-    n_died = int((~alive).sum())
-    return Divergence(
-        learner.died,
-        learner.causes,
-        n_died / n_models,
-        Rate(n_died, n_models, n_died, n_models).interval,
-        kl.masked_fill(~alive, math.nan),
-        made.beta,
-    )
 
 
 # A sampler or a density --------------------------------------------------------------------------

@@ -43,20 +43,21 @@ class Board:
         return self.corners[at] + inside + self.width * noise.normal_(generator=generator)
 
 
-def _ring(like: Tensor):
+def _ring(like: Tensor, blur: float):
     """Eight Gaussians on a circle, of masses 1 .. 8 over 36."""
     turn = torch.arange(8, dtype=like.dtype, device=like.device) * 2 * torch.pi / 8
     means = 2 * torch.stack([turn.cos(), turn.sin()], 1)
     weights = torch.arange(1, 9, dtype=like.dtype, device=like.device)
-    return GaussianMixture(means, torch.full_like(weights, 0.2), weights), means
+    scales = torch.full_like(weights, math.hypot(0.2, blur))
+    return GaussianMixture(means, scales, weights), means
 
 
-def _board(like: Tensor):
-    board = Board(like)
+def _board(like: Tensor, blur: float):
+    board = Board(like, math.hypot(0.1, blur))
     return board, board.corners + 0.5
 
 
-def _roll(like: Tensor):
+def _roll(like: Tensor, blur: float):
     """Beads along the swiss roll of scikit-learn, over 7.5, so close that they are a curve.
 
     Its eight parts are arcs of equal mass, from the middle outwards.
@@ -64,7 +65,7 @@ def _roll(like: Tensor):
     share = (torch.arange(160, dtype=like.dtype, device=like.device) + 0.5) / 160
     turn = 1.5 * torch.pi * (1 + 2 * share)
     means = turn[:, None] * torch.stack([turn.cos(), turn.sin()], 1) / 7.5
-    return GaussianMixture(means, torch.full_like(share, 0.1)), means
+    return GaussianMixture(means, torch.full_like(share, math.hypot(0.1, blur))), means
 
 
 LAWS = {"ring": _ring, "board": _board, "roll": _roll}
@@ -93,16 +94,21 @@ class Law(NamedTuple):
     masses: Tensor
 
 
-def law(name: str, device="cpu", *, reach: float = 4.0, n_side: int = 80) -> Law:
+def law(
+    name: str, device="cpu", *, reach: float = 4.0, n_side: int = 80, blur: float = 0.0
+) -> Law:  # fmt: skip
     """A law of `LAWS`, with a grid of n_side^2 points on [-reach, reach]^2.
+
+    Args:
+        blur: standard deviation of noise that is added to its draws.
 
     Raises:
         ValueError: an unknown name.
     """
     if name not in LAWS:
         raise ValueError(f"law: expected one of {', '.join(LAWS)}; got {name!r}")
-    draws, centres = LAWS[name](torch.zeros((), device=device))
-    wide, _ = LAWS[name](torch.zeros((), dtype=torch.float64, device=device))
+    draws, centres = LAWS[name](torch.zeros((), device=device), blur)
+    wide, _ = LAWS[name](torch.zeros((), dtype=torch.float64, device=device), blur)
     points, cell = plane_grid(reach, n_side, device)
     log_p = wide.log_prob(points.double())
     parts = owner(points, centres)

@@ -1,6 +1,5 @@
 """Ways to learn at one price, folk recipes that run away, short runs: small, and can fail."""
 
-import dataclasses
 import math
 
 import pytest
@@ -8,7 +7,6 @@ import torch
 
 from ebmbook.lab import likelihood as lab
 from ebmbook.lab import plane
-from ebmref import likelihood as L
 
 LAW = plane.law("ring", n_side=40)
 DATA = LAW.draws.sample(2000, torch.Generator().manual_seed(100))
@@ -112,40 +110,6 @@ def test_opponents_that_learn_no_energy():
     assert float(many["gaussian"]) == pytest.approx(cross - entropy, abs=0.03)
     assert many["kernels"] < 0.5 * few["kernels"] < 0.25 * many["gaussian"]
     assert 0.02 < many["kernel-width"] < few["kernel-width"] < 0.3
-
-
-def test_every_remedy_is_a_recipe():
-    base = lab.Setting()
-    for name, change in lab.REMEDIES.items():
-        made = lab.Setting(**change)
-        differs = {
-            field.name
-            for field in dataclasses.fields(made)
-            if getattr(made, field.name) != getattr(base, field.name)
-        }
-        assert differs == change.keys(), name
-        found = lab.divergence(name, LAW, DATA, 2, 2, 0, hidden=(8,), batch=16)
-        assert found.share == 0 and found.kl.isfinite().all(), name
-    with pytest.raises(ValueError, match=r"remedy: expected one of none, .*; got 'pills'"):
-        lab.divergence("pills", LAW, DATA, 2, 2, 0)
-    assert base.beta == pytest.approx(2 * 10 / 0.005**2)
-    assert lab.Setting(**lab.REMEDIES["true temperature"]).beta == pytest.approx(1)
-
-
-def test_a_recipe_that_runs_away_is_counted_model_by_model():
-    """Steps so long that all run away at once, some do, or none does; with what is told of each."""
-    more = {"hidden": (16, 16), "batch": 32}
-    wild = dataclasses.replace(lab.Setting(), rate=1e4)
-    some = dataclasses.replace(lab.Setting(), rate=120.0)
-    found = lab.divergence(wild, LAW, DATA, 6, 40, 0, **more)
-    assert found.share == 1 and (found.died > 0).all() and found.kl.isnan().all()
-    assert found.interval[0] == pytest.approx(0.025 ** (1 / 6)) and found.interval[1] == 1
-    part = lab.divergence(some, LAW, DATA, 6, 60, 0, **more)
-    assert 0 < part.share < 1 and part.share == int((part.died > 0).sum()) / 6
-    assert torch.equal(part.kl[0].isnan(), part.died > 0)
-    assert torch.equal(part.died > 0, part.causes > 0)
-    assert {L.CAUSES[i] for i in part.causes.tolist()} <= {"", "chains", "loss", "not finite"}
-    assert lab.divergence("true temperature", LAW, DATA, 6, 60, 0, **more).share == 0
 
 
 def test_short_runs_are_held_beside_long_chains_and_the_density():

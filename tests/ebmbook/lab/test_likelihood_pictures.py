@@ -8,7 +8,7 @@ import torch
 
 from ebmbook.lab import divergence_pictures, likelihood_bits, pictures
 from ebmbook.lab import likelihood_pictures as lab
-from ebmbook.lab.likelihood import Setting
+from ebmbook.lab.folk import Setting
 from ebmbook.lab.likelihood_exact import Estimate
 from ebmref import likelihood as L
 from ebmref import rbm
