@@ -8,6 +8,7 @@ import torch
 from ebmbook.lab import folk as lab
 from ebmbook.lab import plane
 from ebmref import likelihood as L
+from ebmref.energies import Gaussian
 
 LAW = plane.law("ring", n_side=40)
 DATA = LAW.draws.sample(2000, torch.Generator().manual_seed(100))
@@ -45,3 +46,18 @@ def test_a_recipe_that_runs_away_is_counted_model_by_model():
     assert torch.equal(part.died > 0, part.causes > 0)
     assert {L.CAUSES[i] for i in part.causes.tolist()} <= {"", "chains", "loss", "not finite"}
     assert lab.divergence("true temperature", LAW, DATA, 6, 60, 0, **more).share == 0
+
+
+def test_what_survivors_know_is_looked_for_at_every_temperature():
+    """Those of a chain that is far too cold are nearer to the law when they are warmed."""
+    more = {"hidden": (16, 16), "batch": 32}
+    found = lab.divergence("small steps", LAW, DATA, 3, 200, 0, **more)
+    noise = Gaussian(DATA.mean(0), DATA.T.cov())
+    learner = lab.folk(lab.setting("small steps"), DATA, noise, 3, 200, 0, **more)
+    energies = learner.model()(LAW.points).detach()
+    kl = torch.stack([plane.scores_of(LAW, -beta * energies).kl for beta in lab.BETAS])
+    assert torch.equal(found.at_best, kl.amin(0))
+    assert torch.equal(kl[lab.BETAS.index(1.0)], found.kl[0])
+    assert (found.at_best < found.kl[0] - 1e-3).any()
+    wild = dataclasses.replace(lab.Setting(), rate=1e4)
+    assert lab.divergence(wild, LAW, DATA, 2, 40, 0, **more).at_best.isnan().all()

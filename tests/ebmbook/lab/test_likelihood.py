@@ -112,6 +112,32 @@ def test_opponents_that_learn_no_energy():
     assert 0.02 < many["kernel-width"] < few["kernel-width"] < 0.3
 
 
+def test_the_middle_of_models_counts_those_that_diverged():
+    values = torch.tensor([3.0, 1.0, math.nan, 2.0])
+    assert float(lab.middle(values).value) == 3  # the upper one of 2 and 3
+    assert float(lab.middle(torch.tensor([3.0, 1.0, 2.0])).value) == 2
+    assert float(lab.middle(torch.tensor([math.nan, 1.0])).value) == math.inf
+    many = torch.randn(400, generator=torch.Generator().manual_seed(3))
+    found = lab.middle(many)
+    # The median of n normal draws varies by 1.2533 / sqrt(n).
+    assert float(found.se) == pytest.approx(1.2533 / 20, rel=0.3)
+    assert abs(float(found.value)) < 4 * float(found.se)
+
+
+def test_the_unit_of_length_is_of_the_networks_alone():
+    """Twice the unit and points twice as far: the same networks; the bowl is not of the unit."""
+    x = DATA[:50]
+    one, two = (lab.network(2, 0, hidden=(8,), unit=unit) for unit in (0.5, 1.0))
+    bowl = x.square().sum(1) / 8
+    assert torch.allclose(one(x) - bowl, two(2 * x) - 4 * bowl, atol=1e-5)
+    budget = (20_000,)
+    fine, coarse = (
+        lab.compare(LAW, {"NCE": WAYS["NCE"]}, DATA, budget, 2, 0, unit=unit, **SMALL)["NCE"]
+        for unit in (1 / 3, 1.0)
+    )
+    assert (fine.kl != coarse.kl).all()
+
+
 def test_short_runs_are_held_beside_long_chains_and_the_density():
     """Chains that jump have the masses of the density; short ones those of where they began."""
     law = plane.law("ring", reach=8.0, n_side=160)

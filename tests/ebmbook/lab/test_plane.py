@@ -37,6 +37,19 @@ def test_draws_and_density_are_of_one_law(name):
     assert float(above.float().mean()) == pytest.approx(0.99, abs=0.004)
 
 
+@pytest.mark.parametrize("name", plane.LAWS)
+def test_a_blurred_law_is_that_of_draws_with_noise(name):
+    law, sharp = plane.law(name, blur=0.2), plane.law(name)
+    noise = 0.2 * torch.randn(20_000, 2, generator=generator(1))
+    given = law.draws.log_prob(sharp.draws.sample(20_000, generator(2)) + noise)
+    own = law.draws.log_prob(law.draws.sample(20_000, generator(3)))
+    se = float((given.var() + own.var()).sqrt()) / 20_000**0.5
+    assert abs(float(given.mean() - own.mean())) < 4.5 * se
+    without = law.draws.log_prob(sharp.draws.sample(20_000, generator(2)))
+    assert abs(float(without.mean() - own.mean())) > 10 * se
+    assert float(law.log_p.exp().sum() * law.cell) == pytest.approx(1, abs=1e-3)
+
+
 def test_masses_and_densities_by_hand():
     assert torch.allclose(plane.law("ring").masses, WEIGHTS, atol=2e-4)
     board = plane.law("board")
