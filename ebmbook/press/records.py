@@ -16,7 +16,7 @@ from ebmbook.press.variants import Variant
 from ebmref.files import whole
 
 # A clone carries every record: figures stay few and small.
-MAX_BYTES = 600_000
+MAX_BYTES = 700_000
 COVER = BOOK / "_static" / "cover.png"
 PROFILE = "full"
 
