@@ -61,3 +61,13 @@ def test_what_survivors_know_is_looked_for_at_every_temperature():
     assert (found.at_best < found.kl[0] - 1e-3).any()
     wild = dataclasses.replace(lab.Setting(), rate=1e4)
     assert lab.divergence(wild, LAW, DATA, 2, 40, 0, **more).at_best.isnan().all()
+
+
+def test_each_half_of_the_term_left_out_is_descended():
+    """From the same weights and draws, a few steps with none, one and both of them part ways."""
+    more = {"hidden": (16, 16), "batch": 32}
+    none, one, both = (
+        lab.divergence(name, LAW, DATA, 2, 3, 0, **more).kl[0]
+        for name in ("none", "term left out", "both terms")
+    )
+    assert (none != one).all() and (one != both).all()
