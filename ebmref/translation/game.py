@@ -222,7 +222,9 @@ class Game:
         for name, player in needed.items():
             if player is None and weights[name].any():
                 missing = "siamese" if name == "travel" else "ba"
-                raise ValueError(f"{name}: expected 0 without {missing}; got {getattr(self.recipe, name)}")
+                raise ValueError(
+                    f"{name}: expected 0 without {missing}; got {getattr(self.recipe, name)}"
+                )
 
     def parts(self) -> dict:
         """Weights, averages, pools, and the moments of both optimisers."""

@@ -48,6 +48,7 @@ from ebmref import (
     samplers,
     spectral,
     training,
+    translation,
 )
 from ebmref.concepts import scenes, unrolling
 from ebmref.networks import Networks
@@ -399,6 +400,24 @@ def tilted_base(device, recipe):
         gebm.score(model, trainee.constant.detach(), taught, 20, g),
         gebm.langevin(model, 4, 3, g, step_size=0.1, friction=1.0, decay=0.5, decay_every=2),
     )
+
+
+@cases(
+    cycle=translation.Recipe(cycle=1.0, identity=(0.5, 0.0), pool=4, anneal_over=9),
+    travel=translation.Recipe(travel=1.0, margin=1.0, adversary="least-squares", average=0.0),
+)
+def translated(device, recipe):
+    g, picture = source(device), (3, 8, 8)
+    ways = 2 if recipe.pool else 1
+    players = translation.picture_players(
+        picture, 2, g, ways=ways, siamese=bool(recipe.travel), width=2, norm="instance"
+    )
+    trainee = translation.Game(players, (2, *picture), recipe, 0)
+    taught = normal(device, 9, *picture).tanh(), normal("cpu", 8, *picture).tanh()
+    made = bring(trainee, taught)
+    x = taught[0].expand(2, 9, *picture)
+    y = translation.translate(trainee.average["ab"], x)
+    return made, y, translation.distance(x, y), next(training.train(trainee, 4, data=taught))
 
 
 @case

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from trainees import numbers
 
-from ebmref import concepts, ddls, gan, gebm, training
+from ebmref import concepts, ddls, gan, gebm, training, translation
 from ebmref.concepts.scenes import Family
 from ebmref.concepts.unrolling import Inner
 from ebmref.networks import Networks
@@ -111,7 +111,25 @@ def make_fit(trait):
     return training.Fit(model, loss, adam, generator=source)
 
 
-MAKE = {"gan": make_gan, "gebm": make_gebm, "learner": make_learner, "fit": make_fit}
+def make_translation(trait):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        nets = [Net(2, out, trait, generator(i)) for i, out in enumerate((2, None, 2, None, 3))]
+    players = translation.Players(*(net.to(dtype_of(trait)) for net in nets))
+    recipe = translation.Recipe(
+        cycle=1.0, identity=0.5, travel=0.5, margin=1.0, pool=16, batch=16, average=0.9,
+        anneal_over=8,
+    )  # fmt: skip
+    return translation.Game(players, (1, 2), recipe, 3)
+
+
+MAKE = {
+    "gan": make_gan,
+    "gebm": make_gebm,
+    "learner": make_learner,
+    "fit": make_fit,
+    "translation": make_translation,
+}
 
 
 # A concept's energy has no place for the others.
@@ -128,6 +146,8 @@ def test_a_resume_is_equal_to_the_bit_or_refused(kind, trait, tmp_path):
     """Seven steps at once, and three and four by way of a file, with other draws from PyTorch's own
     generator in between. A fit has no seed to lead dropout by: that is refused, not forgotten."""
     path, data = tmp_path / "half.pt", None if kind in ("learner", "fit") else points(trait)
+    if kind == "translation":
+        data = (data, data.flip(0))
     first = MAKE[kind](trait)
     if kind == "fit" and trait in ("dropout", "noise"):
         with pytest.raises(ValueError, match="checkpoint: step 1 of the fit drew from PyTorch's"):
@@ -163,15 +183,18 @@ def test_dropout_goes_by_seed_and_step():
     assert made[0] == made[1] != made[2]
 
 
-@pytest.mark.parametrize("kind", ["gan", "gebm", "learner", "fit"])
+@pytest.mark.parametrize("kind", MAKE)
 def test_a_layer_frozen_on_the_way_stays(kind):
     """Also where the optimiser still has its last gradient."""
     trainee = MAKE[kind]("plain")
     data = None if kind in ("learner", "fit") else points("plain")
+    if kind == "translation":
+        data = (data, data.flip(0))
     training.bring(trainee, 2, data=data)
     held = trainee.model.enter if kind == "learner" else {
         "gan": lambda: trainee.discriminator.one, "gebm": lambda: trainee.energy.one,
-        "fit": lambda: trainee.model.one}[kind]()  # fmt: skip
+        "fit": lambda: trainee.model.one,
+        "translation": lambda: trainee.players.ab.one}[kind]()  # fmt: skip
     held.requires_grad_(False)
     before = copy.deepcopy(held.state_dict())
     training.bring(trainee, 4, data=data)
