@@ -1,0 +1,159 @@
+"""How often a recipe of translation arrives: arms of an experiment, on the rooms of `rooms`.
+
+Arm       a recipe with the networks that it is played with
+follow    k trainings of an arm side by side, judged on the way
+shares    how many of them arrived, with exact intervals
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from scipy.stats import binomtest
+from torch import Tensor
+
+from ebmbook.lab import rooms
+from ebmbook.lab.rooms import Judgement, Task
+from ebmref import training
+from ebmref import translation as T
+from ebmref.seeds import derive_seed
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One way to train translators.
+
+    Attributes:
+        recipe: its losses and rates; `anneal_over` is set to the steps that are made.
+        ways: 2, or 1 for A to B alone.
+        start, norm: of the translators, see `T.Translator`.
+    """
+
+    recipe: T.Recipe
+    ways: int = 2
+    start: str = "identity"
+    norm: str = "layer"
+
+    def but(self, *, ways=None, start=None, norm=None, **recipe) -> "Arm":
+        """The same but for what is named, of the arm or of its recipe."""
+        given = {"ways": ways, "start": start, "norm": norm}
+        changed = {name: value for name, value in given.items() if value is not None}
+        return dataclasses.replace(
+            self, recipe=dataclasses.replace(self.recipe, **recipe), **changed
+        )
+
+
+CYCLE = Arm(T.Recipe(cycle=2.0))
+TRAVEL = Arm(T.Recipe(travel=1.0, margin=1.0, batch=8), ways=1)
+# The published settings, as far as they fit pictures of this size.
+OFFICIAL_CYCLE = Arm(
+    T.Recipe(
+        cycle=10.0, identity=5.0, penalty=0.0, adversary="least-squares", pool=50, batch=1,
+        learning_rate=(2e-4, 2e-4), average=0.0,
+    ),
+    start="plain", norm="instance",
+)  # fmt: skip
+OFFICIAL_TRAVEL = TRAVEL.but(travel=10.0, margin=10.0)
+
+
+def game(given: Task, arm: Arm, n_models: int, n_steps: int, seed: int, width: int = 16) -> T.Game:
+    """k translations at their start. Arms with the same networks start from the same weights."""
+    draws = torch.Generator(given.a.train.device).manual_seed(derive_seed(seed, "translators"))
+    players = T.picture_players(
+        given.picture, n_models, draws, ways=arm.ways, start=arm.start, norm=arm.norm,
+        siamese=bool(torch.tensor(arm.recipe.travel).any()), width=width,
+    )  # fmt: skip
+    recipe = dataclasses.replace(arm.recipe, anneal_over=n_steps)
+    return T.Game(players, (n_models, *given.picture), recipe, seed)
+
+
+class Course(NamedTuple):
+    """k trainings of an arm.
+
+    Attributes:
+        counts: steps at which they were judged.
+        judged: the judgement at each, by way.
+        shown: `(counts, frames, 3, side, side)`, what the first translator makes of some pictures.
+        game: as it is at the end.
+    """
+
+    counts: tuple[int, ...]
+    judged: list[dict[str, Judgement]]
+    shown: Tensor | None
+    game: T.Game
+
+    @property
+    def end(self) -> Judgement:
+        """A to B, after the last step."""
+        return self.judged[-1]["ab"]
+
+
+def follow(
+    given: Task, arm: Arm, n_models: int, counts: tuple[int, ...], seed: int, *,
+    width: int = 16, show: Tensor | None = None, checkpoint: Path | None = None,
+    progress: bool = False,
+) -> Course:  # fmt: skip
+    """Train an arm, and judge its averaged weights at each of the counts.
+
+    Args:
+        n_models: k, which differ in weights and in the order of their batches.
+        counts: steps, rising; the rates reach zero at the last.
+        width: of the nets, see `T.picture_players`.
+        show: `(frames, 3, side, side)` pictures of A to translate at each count.
+        checkpoint: None, or a path; each count has one of its own beside it.
+    """
+    made = game(given, arm, n_models, counts[-1], seed, width)
+    data = given.a.train, given.b.train
+    judged, shown = [], []
+    for count in counts:
+        at = checkpoint and checkpoint.with_name(f"{checkpoint.stem}-{count}.pt")
+        training.bring(made, count, data=data, checkpoint=at, progress=progress)
+        judged.append(both_ways(given, made))
+        if show is not None:
+            some = show.expand(n_models, *show.shape)
+            shown.append(T.translate(made.average["ab"], some)[0])
+    return Course(counts, judged, torch.stack(shown) if shown else None, made)
+
+
+def both_ways(given: Task, made: T.Game) -> dict[str, Judgement]:
+    """Translations of what is held out, judged, for each way that there is."""
+    sources = {"ab": given.a.test, "ba": given.developed}
+    k = made.shape[0]
+    return {
+        way: rooms.judge(given, T.translate(net, sources[way].expand(k, *sources[way].shape)), way)
+        for way, net in made.average.items()
+    }
+
+
+@torch.no_grad()
+def bend(given: Task, made: T.Game) -> Tensor:
+    """Travel loss of all that is held out, A to B, `(k,)`; -1 at least."""
+    k, a = made.shape[0], given.a.test
+    a = a.expand(k, *a.shape)
+    siamese = made.players.siamese
+    return T.travel_loss(siamese(a), siamese(T.translate(made.average["ab"], a)))
+
+
+class Share(NamedTuple):
+    """How many of so many, with an exact interval (Clopper & Pearson) of 95 %."""
+
+    n: int
+    of: int
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.n} of {self.of}"
+
+    @property
+    def value(self) -> float:
+        """The share."""
+        return self.n / self.of
+
+
+def share(hits: Tensor) -> Share:
+    """Of booleans `(k,)`."""
+    n, of = int(hits.sum()), len(hits)
+    interval = binomtest(n, of).proportion_ci(0.95, "exact")
+    return Share(n, of, interval.low, interval.high)
