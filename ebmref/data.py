@@ -303,6 +303,69 @@ def _picture(entry, side: int | None) -> np.ndarray:
         raise FileNotFoundError(f"folder: {entry} is damaged ({_reason(error)})") from None
 
 
+def domains(a: str | Path, b: str | Path, *, side: int | None = None) -> tuple[Tensor, Tensor]:
+    """Two sets of pictures that nobody has paired, from a folder each.
+
+    Args:
+        a, b: folders with pictures right inside, read in the order of their names; grey ones are
+            taken as coloured. Names that begin with a dot and other files are skipped.
+        side: pictures are cropped to a square and resized to it; None where all of both folders
+            are squares of one size.
+
+    Returns:
+        Pictures of a and of b, each `(n, 3, side, side)` in [0, 1], on the CPU.
+
+    Raises:
+        ValueError: a domain is None, a side below 1, or pictures of different sizes, or that are
+            no squares, without a side.
+        FileNotFoundError: a folder is not there, holds no picture or a damaged one.
+    """
+    if side is not None and side < 1:
+        raise ValueError(f"side: expected >= 1 pixels; got {side}")
+    folders = {"a": a, "b": b}
+    for name, folder in folders.items():
+        if folder is None:
+            raise ValueError(
+                f"{name}: expected a folder of pictures, one for each domain; got None"
+            )
+    read = {
+        name: _domain(name, Path(folder).expanduser(), side) for name, folder in folders.items()
+    }
+    sizes = {name: sorted({picture.shape[:2] for picture in of}) for name, of in read.items()}
+    found = sorted({size for of in sizes.values() for size in of})
+    if len(found) > 1 or found[0][0] != found[0][1]:
+        raise ValueError(
+            "side: expected squares of one size in both domains, or a side to crop and resize "
+            f"them to; got (height, width) such as {sizes['a'][:2]} in a ({a}) and "
+            f"{sizes['b'][:2]} in b ({b})"
+        )
+    first, second = (
+        torch.from_numpy(np.stack(of)).movedim(-1, 1).float() / 255 for of in read.values()
+    )
+    return first, second
+
+
+def _domain(name: str, folder: Path, side: int | None) -> list[np.ndarray]:
+    """The pictures in one folder, each `(height, width, 3)` in 0 .. 255."""
+    expected = f"expected a folder with {', '.join(ENDINGS)} right inside"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{name}: no folder at {folder}; {expected}")
+    entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
+    files = [
+        entry
+        for entry in entries
+        if entry.name.lower().endswith(ENDINGS) and not entry.name.startswith(".")
+    ]
+    if not files:
+        raise FileNotFoundError(f"{name}: no pictures in {folder}; {expected}")
+    try:
+        read = [_picture(entry, side) for entry in files]
+    except FileNotFoundError as error:  # it names the file, but not the argument
+        reason = str(error).removeprefix("folder: ")
+        raise FileNotFoundError(f"{name}: {reason}; expected readable pictures") from None
+    return [np.repeat(p[..., None], 3, 2) if p.ndim == 2 else p for p in read]
+
+
 def frames(
     name: str,
     n: int,

@@ -11,6 +11,7 @@ import struct
 import urllib.error
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -803,6 +804,82 @@ def test_cifar_as_a_zip_of_pictures(tmp_path):
     cifar_batches(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"^cifar10: missing or damaged"):
         data.pictures("cifar10", root=tmp_path)
+
+
+# --- two domains -----------------------------------------------------------------------
+
+
+def two_domains(tmp_path, size=(8, 8)):
+    """A folder of a grey and a red picture, and one of three blue ones; neither is a class."""
+    save(grey(51, size), tmp_path / "a" / "2.png")
+    save(Image.new("RGB", size, (255, 0, 0)), tmp_path / "a" / "10.PNG")
+    for name in ("x.jpg", "y.bmp", "z.webp"):
+        save(Image.new("RGB", size, (0, 0, 255)), tmp_path / "b" / name)
+    return tmp_path / "a", tmp_path / "b"
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_two_domains(kind, tmp_path):
+    """Each in the order of its names, of its own number; grey as coloured; other files left out."""
+    folders = two_domains(tmp_path)
+    (folders[0] / "notes.txt").write_text("not a picture")
+    (folders[1] / "._x.jpg").write_bytes(b"resource fork")
+    save(grey(0), folders[1] / "inner" / "1.png")
+    a, b = data.domains(*map(kind, folders))
+    assert (a.shape, b.shape) == ((2, 3, 8, 8), (3, 3, 8, 8))
+    assert a.dtype == b.dtype == torch.float32
+    assert a.mean((2, 3)).flatten().tolist() == pytest.approx([1, 0, 0, 0.2, 0.2, 0.2])
+    assert torch.allclose(b.mean((0, 2, 3)), torch.tensor([0.0, 0.0, 1.0]), atol=0.01)
+
+
+def test_a_side_makes_two_domains_alike(tmp_path):
+    """Pictures of different sizes, in a folder or between the two, or that are no squares, need a
+    side; the message names both folders."""
+    a, b = two_domains(tmp_path)
+    wide = Image.new("RGB", (32, 8))
+    wide.paste((0, 0, 255), (12, 0, 20, 8))
+    save(wide, b / "wide.png")
+    words = rf"side: .*\(8, 8\).* in a \({a}\) and .*\(8, 32\).* in b \({b}\)"
+    with pytest.raises(ValueError, match=words):
+        data.domains(a, b)
+    got = data.domains(a, b, side=4)
+    assert [of.shape for of in got] == [(2, 3, 4, 4), (4, 3, 4, 4)]
+    assert torch.allclose(got[1].mean((2, 3))[:, 2], torch.ones(4), atol=0.05)
+    larger = tmp_path / "larger"
+    save(grey(0, (9, 9)), larger / "1.png")
+    with pytest.raises(ValueError, match=r"side: .*\(8, 8\).*\(9, 9\)"):
+        data.domains(a, larger)
+    oblong, _ = two_domains(tmp_path / "oblong", (8, 6))
+    with pytest.raises(ValueError, match=r"side: expected squares .*\(6, 8\)"):
+        data.domains(oblong, oblong)
+
+
+@pytest.mark.parametrize("which", ["a", "b"])
+def test_a_domain_that_cannot_be_read_is_named(which, tmp_path):
+    """None, no such folder, a file in its place, nothing inside, a damaged picture, a bad side."""
+    good, _ = two_domains(tmp_path / "good")
+
+    def read(bad, **options):
+        return data.domains(**{"a": good, "b": good, which: bad}, **options)
+
+    with pytest.raises(ValueError, match=f"^{which}: expected a folder of pictures.* got None"):
+        read(None)
+    with pytest.raises(ValueError, match="side: expected >= 1 pixels"):
+        read(good, side=0)
+    bad = tmp_path / "bad"
+    with pytest.raises(FileNotFoundError, match=f"^{which}: no folder at {bad}; expected a folder"):
+        read(bad)
+    save(grey(0), tmp_path / "picture.png")
+    with pytest.raises(FileNotFoundError, match=rf"^{which}: no folder at .*picture\.png"):
+        read(tmp_path / "picture.png")
+    save(grey(0), bad / "class" / "1.png")
+    words = rf"^{which}: no pictures in {bad}; expected .*\.png.* right inside"
+    with pytest.raises(FileNotFoundError, match=words):
+        read(bad)
+    save(grey(0), bad / "good.png")
+    (bad / "worn.png").write_bytes(png()[:50])
+    with pytest.raises(FileNotFoundError, match=rf"^{which}: .*worn\.png is damaged .*; expected"):
+        read(bad)
 
 
 # --- the real sets ---------------------------------------------------------------------

@@ -49,6 +49,7 @@ from ebmref import (
     spectral,
     training,
     translation,
+    world,
 )
 from ebmref.concepts import scenes, unrolling
 from ebmref.networks import Networks
@@ -59,6 +60,7 @@ IS_REAL = os.environ.get("EBMREF_TEST_DEVICE") == "cuda"
 # What no case has to call.
 NO_TENSORS = {
     "files.write_atomic": "writes text",
+    "data.domains": "reads files, to the CPU",
     "energies.double_well_points": "gives plain numbers",
     "outcomes.mean_resultant": "gives a plain number",
     "losses.separation": "gives a plain number, from a grid of its own on the CPU",
@@ -300,6 +302,14 @@ def drawn_data(device):
         data.swiss_roll(6, g),
         [data.frames(name, 6, g) for name in ("pen", "digits")],
     )
+
+
+@case
+def worlds(device):
+    g = source(device)
+    drawn = world.states(4, g)
+    made = world.develop(world.phone(drawn, 8), g), world.engine(world.walk(4, device=device), 8)
+    return drawn, made, world.seen(drawn), world.ball(drawn)
 
 
 @case
