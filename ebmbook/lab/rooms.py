@@ -8,9 +8,11 @@
 Inside all pictures are in [-1, 1]; errors are told in [0, 1], black to white.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -352,3 +354,16 @@ def row(judged: Judgement) -> dict[str, str]:
         "kind": told(judged.kind, 2),
         "Frechet distance": told(judged.frechet, 1),
     }
+
+
+def first(game: T.Game, way: str, x: Tensor) -> Tensor:
+    """What the first of k translators makes of `(n, 3, side, side)`, by its averaged weights."""
+    return T.translate(game.average[way], x.expand(game.shape[0], *x.shape))[0]
+
+
+def as_folder(x: Tensor, folder: Path) -> Path:
+    """Write `(n, 3, side, side)` in [-1, 1] as a folder of pictures, as a reader might have one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, picture in enumerate((255 * seen(x)).round().byte().numpy()):
+        Image.fromarray(picture).save(folder / f"{i:04d}.png")
+    return folder

@@ -14,7 +14,8 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from ebmbook.lab import rooms
-from ebmbook.lab.rooms import Judgement, Task
+from ebmbook.lab.likelihood_exact import Estimate
+from ebmbook.lab.rooms import SEEN, Judgement, Task
 from ebmref import training
 from ebmref import translation as T
 from ebmref.seeds import derive_seed
@@ -157,3 +158,56 @@ def share(hits: Tensor) -> Share:
     n, of = int(hits.sum()), len(hits)
     interval = binomtest(n, of).proportion_ci(0.95, "exact")
     return Share(n, of, interval.low, interval.high)
+
+
+class Tally(NamedTuple):
+    """Of k translations, by what one sees of them; one that has not arrived may be none of these.
+
+    Attributes:
+        arrived: see `rooms.arrived`.
+        swapped: nine in ten balls or more are of the wrong kind.
+        mirrored: yaw is wrong by 1.5 standard deviations or more; 2 where left is right.
+        collapsed: pictures vary by less than half of what true ones do.
+    """
+
+    arrived: Share
+    swapped: Share
+    mirrored: Share
+    collapsed: Share
+
+
+def tally(given: Task, judged: Judgement, **rule: float) -> Tally:
+    """Counts of k translations A to B.
+
+    Args:
+        rule: see `rooms.arrived`.
+    """
+    spread = given.b.test.std(0).mean() / 2
+    return Tally(
+        share(rooms.arrived(judged, **rule)),
+        share(judged.kind <= 0.1),
+        share(judged.parts[:, SEEN.index("yaw")] >= 1.5),
+        share(judged.spread < 0.5 * spread),
+    )
+
+
+def trial(
+    given: Task, arms: dict[str, Arm], n_models: int, counts: tuple[int, ...], seed: int, *,
+    width: int = 16, checkpoint: Path | None = None, progress: bool = False,
+) -> dict[str, Course]:  # fmt: skip
+    """`follow` each of the arms; those with the same networks start from the same weights, and see
+    the same batches where these are of a size.
+    """
+    found = {}
+    for name, arm in arms.items():
+        own = checkpoint and checkpoint.with_name(f"{checkpoint.stem}-{name.replace(' ', '-')}.pt")
+        found[name] = follow(
+            given, arm, n_models, counts, seed, width=width, checkpoint=own, progress=progress
+        )
+    return found
+
+
+def apart(one: Course, other: Course) -> Estimate:
+    """Content error of one arm less that of another, mean over models that are paired by seed."""
+    less = one.end.content - other.end.content
+    return Estimate(less.mean(), less.std() / len(less) ** 0.5)
