@@ -234,12 +234,15 @@ class Hidden(NamedTuple):
     Attributes:
         back: mean |G(F(b)) - b|, in [0, 1].
         noised: the same after noise on F(b).
+        clean: mean |G(a) - b|, a the engine's own picture of the same state: what G makes of a
+            picture that holds no secret.
         floor: `(1,)`, mean |b - T(a)|: the least that a way back can have that is told no more
             than a clean picture of A tells.
     """
 
     back: Tensor
     noised: Tensor
+    clean: Tensor
     floor: Tensor
 
 
@@ -260,6 +263,7 @@ def hidden(given: Task, game: T.Game, seed: int, *, noise: float = 0.03) -> Hidd
     return Hidden(
         distance(T.translate(game.average["ab"], between), b) / 2,
         distance(T.translate(game.average["ab"], off), b) / 2,
+        distance(T.translate(game.average["ab"], given.a.test.expand_as(b)), b) / 2,
         distance(given.b.test[None], given.developed[None]) / 2,
     )
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
 from ebmbook.lab import rooms
+from ebmbook.lab.ambiguity import interval
 from ebmbook.lab.likelihood_exact import Estimate
 from ebmbook.lab.rooms import SEEN, Judgement, Task
 from ebmref import training
@@ -144,8 +144,9 @@ class Share(NamedTuple):
     low: float
     high: float
 
-    def __str__(self) -> str:
-        return f"{self.n} of {self.of}"
+    def told(self) -> str:
+        """In words."""
+        return f"{self.n} of {self.of} ({self.low:.2f} to {self.high:.2f})"
 
     @property
     def value(self) -> float:
@@ -155,9 +156,7 @@ class Share(NamedTuple):
 
 def share(hits: Tensor) -> Share:
     """Of booleans `(k,)`."""
-    n, of = int(hits.sum()), len(hits)
-    interval = binomtest(n, of).proportion_ci(0.95, "exact")
-    return Share(n, of, interval.low, interval.high)
+    return Share(int(hits.sum()), len(hits), *interval(hits))
 
 
 class Tally(NamedTuple):
@@ -191,6 +190,11 @@ def tally(given: Task, judged: Judgement, **rule: float) -> Tally:
     )
 
 
+def slug(name: str) -> str:
+    """An arm's name as a topic of the ledger, and in a file's name."""
+    return name.lower().replace(",", "").replace(" ", "-")
+
+
 def trial(
     given: Task, arms: dict[str, Arm], n_models: int, counts: tuple[int, ...], seed: int, *,
     width: int = 16, checkpoint: Path | None = None, progress: bool = False,
@@ -200,7 +204,7 @@ def trial(
     """
     found = {}
     for name, arm in arms.items():
-        own = checkpoint and checkpoint.with_name(f"{checkpoint.stem}-{name.replace(' ', '-')}.pt")
+        own = checkpoint and checkpoint.with_name(f"{checkpoint.stem}-{slug(name)}.pt")
         found[name] = follow(
             given, arm, n_models, counts, seed, width=width, checkpoint=own, progress=progress
         )

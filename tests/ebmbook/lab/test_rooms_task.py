@@ -1,12 +1,12 @@
-"""Translation of rooms: the task is unpaired, the rulers know the truth, opponents are what they say."""
+"""Translation of rooms: the task is unpaired, rulers know the truth, opponents are as told."""
 
 import pytest
 import torch
 
 from ebmbook.lab import rooms, translating
 from ebmbook.lab.translating import CYCLE, OFFICIAL_CYCLE, TRAVEL
+from ebmref import data, world
 from ebmref import translation as T
-from ebmref import world
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +108,8 @@ def test_hiding_is_measured_against_its_floor(given):
     game.average = {"ab": Fixed(lambda x: x), "ba": Fixed(lambda x: x)}
     found = rooms.hidden(given, game, 0)
     assert found.back == 0 and 0.01 < found.noised < 0.03
+    own = (given.a.test - given.developed).abs().mean() / 2
+    assert found.clean.item() == pytest.approx(float(own), rel=1e-5)
     clean = given.b.test[None]
     game.average["ba"] = Fixed(lambda x: clean[:, : x.shape[1]])
     starts = iter(range(0, 2000, 250))
@@ -163,4 +165,50 @@ def test_shares_have_exact_intervals():
     none = translating.share(torch.zeros(10, dtype=torch.bool))
     assert (none.n, none.of, none.low) == (0, 10, 0.0)
     assert none.high == pytest.approx(1 - 0.025**0.1)
-    assert str(none) == "0 of 10" and none.value == 0
+    assert none.told() == "0 of 10 (0.00 to 0.31)" and none.value == 0
+
+
+def test_a_tally_by_hand(given):
+    """True pictures arrive; mirrored ones, balls of the other colour, and one picture do not."""
+    true = given.b.test
+    states = states_of("test", 200, 7)
+    other = rooms.signed(world.phone(states._replace(kind=1 - states.kind), 16))
+    turned = {name: -getattr(states, name) for name in ("x", "yaw", "bearing")}
+    mirrored = rooms.signed(world.phone(states._replace(**turned), 16))
+    mean = true.mean(0).expand_as(true)
+    judged = rooms.judge(given, torch.stack([true, mirrored, other, mean]))
+    found = translating.tally(given, judged)
+    assert [each.n for each in found] == [1, 1, 1, 1]
+    assert translating.tally(given, judged, error=0.0).arrived.n == 1
+    assert translating.tally(given, judged, content=0.0).arrived.n == 0
+
+
+def test_a_trial_pairs_its_arms(given, tmp_path):
+    arms = {"cycle": CYCLE, "adversary alone": CYCLE.but(cycle=0.0)}
+    path = tmp_path / "some.pt"
+    found = translating.trial(given, arms, 2, (2,), 3, width=2, checkpoint=path)
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "some-cycle-2.pt", "some-adversary-alone-2.pt"
+    }  # fmt: skip
+    assert found["cycle"].game.recipe.cycle == 2 and found["adversary alone"].game.recipe.cycle == 0
+    less = found["cycle"].end.content - found["adversary alone"].end.content
+    gap = translating.apart(found["cycle"], found["adversary alone"])
+    assert gap.value == pytest.approx(float(less.mean()))
+    assert gap.se == pytest.approx(float(less.std() / 2**0.5))
+
+
+def test_pictures_of_a_folder_come_back(given, tmp_path):
+    """To half a grey level."""
+    folder = rooms.as_folder(given.a.train[:3], tmp_path / "a")
+    back, _ = data.domains(folder, folder)
+    assert (rooms.signed(back) - given.a.train[:3]).abs().max() <= 1 / 255 + 1e-6
+    shown = rooms.seen(given.a.train[:3])
+    assert shown.shape == (3, 16, 16, 3) and shown.min() >= 0 and shown.max() <= 1
+
+
+def test_rows_and_numbers_say_the_same(given):
+    judged = rooms.judge(given, torch.stack([given.b.test, given.b.test.flip(3)]))
+    assert rooms.row(judged)["error"].startswith("0.000 to 0.")
+    assert rooms.numbers(judged)["error"].shape == (2,)
+    one = rooms.judge(given, given.b.test[None])
+    assert rooms.row(one)["error"] == "0.000" and rooms.numbers(one)["kind"].dim() == 0
