@@ -13,7 +13,6 @@ from ebmbook.press import notebooks, records, site
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = notebooks.chapters()
-TO_COME = ["translation"]
 SYSTEMS = ["ebm-inference", "concept-learning", "free-energy", "gan", "mh-gan", "travelgan"]
 SYSTEMS += ["cyclegan", "rejection", "importance", "metropolis", "gebm", "ddls"]
 CLAIMS = claims.load_claims(notebooks.CLAIMS)
@@ -138,4 +137,4 @@ def test_citations_are_in_the_bibliography():
 def test_claims_of_the_ledger_have_known_homes():
     """A claim's chapter is one of the plan, so that none is filed under a misspelt name."""
     files = {path.stem for path in notebooks.CLAIMS.glob("*.yml")}
-    assert files == {*CHAPTERS, *TO_COME}
+    assert files == set(CHAPTERS)
