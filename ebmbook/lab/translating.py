@@ -190,6 +190,25 @@ def tally(given: Task, judged: Judgement, **rule: float) -> Tally:
     )
 
 
+def row(given: Task, course: Course, **rule: float) -> dict[str, str | int]:
+    """A row of a table: how many arrived, medians, and how the others look.
+
+    Args:
+        rule: see `rooms.arrived`.
+    """
+    end, told = course.end, tally(given, course.end, **rule)
+    return {
+        "arrived": told.arrived.told(),
+        "content": f"{end.content.median():.2f}",
+        "error": f"{end.error.median():.3f}",
+        "Frechet distance": f"{end.frechet.median():.1f}",
+        "kinds right": f"{end.kind.median():.2f}",
+        "swapped": told.swapped.n,
+        "mirrored": told.mirrored.n,
+        "collapsed": told.collapsed.n,
+    }
+
+
 def slug(name: str) -> str:
     """An arm's name as a topic of the ledger, and in a file's name."""
     return name.lower().replace(",", "").replace(" ", "-")

@@ -90,6 +90,7 @@ def test_arrived_takes_all_three():
     )
     assert rooms.arrived(judged).tolist() == [True, False, False, False]
     assert rooms.arrived(judged, error=0.07).tolist() == [True, True, False, False]
+    assert rooms.arrived(judged, kind=0.9).tolist() == [True, False, False, True]
 
 
 def test_hiding_is_measured_against_its_floor(given):
@@ -192,6 +193,9 @@ def test_a_trial_pairs_its_arms(given, tmp_path):
     }  # fmt: skip
     assert found["cycle"].game.recipe.cycle == 2 and found["adversary alone"].game.recipe.cycle == 0
     less = found["cycle"].end.content - found["adversary alone"].end.content
+    told = translating.row(given, found["cycle"], error=1, content=9, kind=0)
+    assert told["arrived"].startswith("2 of 2") and told["collapsed"] == 0
+    assert told["content"] == f"{found['cycle'].end.content.median():.2f}"
     gap = translating.apart(found["cycle"], found["adversary alone"])
     assert gap.value == pytest.approx(float(less.mean()))
     assert gap.se == pytest.approx(float(less.std() / 2**0.5))
