@@ -2,13 +2,16 @@
 
 import dataclasses
 import math
+from collections import Counter
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from ebmref import training
 from ebmref import translation as T
+from ebmref.gan import leaky
 from ebmref.networks import Networks
 from ebmref.seeds import derive_seed
 from ebmref.translation.networks import Convolution, fold, unfold
@@ -138,6 +141,64 @@ def test_norms_are_over_pixels_of_one_picture_and_one_model():
     assert torch.allclose(undone.mean(2), torch.zeros(5, 8), atol=1e-5)
 
 
+def moved(net):
+    """The same net, with biases that are not zero."""
+    draws = source(9)
+    with torch.no_grad():
+        for p in net.parameters():
+            if p.dim() == 1:
+                p.copy_(torch.rand(p.shape, generator=draws) - 0.5)
+    return net
+
+
+def plain(layer, x, model: int):
+    """What one model of a `Convolution` does."""
+    weight, bias = (p.chunk(layer.n_models)[model] for p in (layer.weight, layer.bias))
+    convolve = functional.conv_transpose2d if layer.up else functional.conv2d
+    return convolve(x, weight, bias, stride=layer.stride, padding=1)
+
+
+@pytest.mark.parametrize(
+    "norm, start", [("layer", "identity"), ("instance", "plain"), ("none", "identity")]
+)
+def test_a_translator_is_as_written(norm, start):
+    """Layer by layer, each model by itself: the block is added to, and half a side once more."""
+    net = moved(T.Translator(2, 4, source(), norm=norm, start=start))
+    x = pictures(6).view(2, 3, *PICTURE)
+    over = {"layer": (1, 2, 3), "instance": (2, 3), "none": None}[norm]
+
+    def hidden(h):
+        if over:
+            h = h - h.mean(over, keepdim=True)
+            h = h / (h.square().mean(over, keepdim=True) + 1e-5).sqrt()
+        return leaky(h)
+
+    for k in range(2):
+        half = plain(net.down_one, hidden(plain(net.into, x[k], k)), k)
+        quarter = plain(net.down_two, hidden(half), k)
+        turned = plain(net.block[0], hidden(quarter), k)
+        quarter = quarter + plain(net.block[1], hidden(turned), k)
+        half = half + plain(net.up_one, hidden(quarter), k)
+        change = plain(net.out, hidden(plain(net.up_two, hidden(half), k)), k)
+        made = (change if start == "plain" else change + (0.97 * x[k]).atanh()).tanh()
+        assert torch.allclose(net(x)[k], made, atol=1e-5)
+
+
+def test_discriminators_and_the_siamese_net_are_as_written():
+    judge = moved(T.PatchDiscriminator(2, 4, source()))
+    third = moved(T.Siamese(PICTURE, 2, 4, source(), dims=5))
+    x = pictures(6).view(2, 3, *PICTURE)
+    for k in range(2):
+        seen, into = x[k], x[k]
+        for stage in judge.stages:
+            seen = leaky(plain(stage, seen, k))
+        assert torch.allclose(judge(x)[k], plain(judge.out, seen, k).flatten(1), atol=1e-5)
+        for stage in third.stages:
+            into = leaky(plain(stage, into, k))
+        head = into.flatten(1) @ third.head.weights[0][k] + third.head.biases[0][k]
+        assert torch.allclose(third(x)[k], head, atol=1e-5)
+
+
 def test_nets_take_other_sides():
     players = T.picture_players((3, 24, 24), 2, source(), siamese=True)
     x = pictures(4, side=24).view(2, 2, 3, 24, 24)
@@ -247,12 +308,13 @@ def test_a_step_is_that_of_the_plain_loop(recipe, ways):
     makers = [p for net in (G, F, S) if net is not None for p in net.parameters()]
     adam = torch.optim.Adam(makers, lr=recipe.learning_rate[0], betas=(0.5, 0.999))
     logistic = recipe.adversary == "logistic"
-    loss, fakes = 0, []
+    loss, fakes, sums = 0, [], Counter()
     for net, judge, x, _ in pairs:
         fake = net(x)
         fakes.append(fake.detach())
         scores = judge(fake)
-        loss = loss + ((1 + (-scores).exp()).log() if logistic else (scores - 1) ** 2).mean()
+        score = ((1 + (-scores).exp()).log() if logistic else (scores - 1) ** 2).mean()
+        loss, sums["adversarial"] = loss + score, sums["adversarial"] + score.item()
         if recipe.travel:
             u, w = S(x)[0], S(fake)[0]
             for i in range(4):
@@ -261,13 +323,16 @@ def test_a_step_is_that_of_the_plain_loop(recipe, ways):
                     bend = ((d - e) ** 2).mean() - d @ e / (d.norm() * e.norm())
                     short = (recipe.margin - d @ d).clamp(min=0)
                     loss = loss + recipe.travel * (bend + short) / 6
+                    sums["travel"] += bend.item() / 6
+                    sums["margin"] += short.item() / 6
     if recipe.cycle:
         back = (F(G(a)) - a).abs().mean() + (G(F(b)) - b).abs().mean()
         loss = loss + recipe.cycle * back
-        assert told.cycle.item() == pytest.approx(back.item() / 2, rel=1e-5)
+        sums["cycle"] = back.item()
     if recipe.identity:
         same = (G(b) - b).abs().mean() + (F(a) - a).abs().mean()
         loss = loss + recipe.identity * same
+        sums["identity"] = same.item()
     adam.zero_grad()
     loss.backward()
     adam.step()
@@ -278,21 +343,50 @@ def test_a_step_is_that_of_the_plain_loop(recipe, ways):
         true = true.clone().requires_grad_()
         real, made = judge(true), judge(fake)
         if logistic:
-            loss = loss + (1 + (-real).exp()).log().mean() + (1 + made.exp()).log().mean()
+            wrong = (1 + (-real).exp()).log().mean() + (1 + made.exp()).log().mean()
         else:
-            loss = loss + ((real - 1) ** 2).mean() / 2 + (made**2).mean() / 2
+            wrong = ((real - 1) ** 2).mean() / 2 + (made**2).mean() / 2
         (slope,) = torch.autograd.grad(real.mean(2).sum(), true, create_graph=True)
-        loss = loss + recipe.penalty / 2 * slope.flatten(2).square().sum(2).mean()
+        steep = slope.flatten(2).square().sum(2).mean()
+        loss = loss + wrong + recipe.penalty / 2 * steep
+        sums["discriminator"] += wrong.item()
+        sums["penalty"] += steep.item() if recipe.penalty else 0.0
     adam.zero_grad()
     loss.backward()
     adam.step()
+    for name in T.Step._fields[1:]:
+        number, mean = getattr(told, name), sums[name] / ways
+        assert (0.0 if number is None else number.item()) == pytest.approx(mean, rel=1e-4), name
     for net, other in zip(trainee.players, (G, D_B, F, D_A, S), strict=True):
         for name, p in net.named_parameters() if net is not None else ():
             # Travel sees differences alone, so that the last bias has a gradient of rounding.
             # And Adam's first step has the size of the rate: where rounding decides the sign of a
             # gradient it may differ.
             if not name.startswith("head.biases"):
-                assert (p - other.get_parameter(name)).abs().mean() < 2e-6, name
+                q = other.get_parameter(name)
+                assert (p - q).abs().mean() < 2e-6, name
+                # One step tells the gradient's sign alone, and a weight is in its size.
+                assert (p.grad - q.grad).norm() <= 1e-3 * q.grad.norm() + 1e-6, name
+
+
+def test_each_weight_is_of_its_model():
+    """Gradients of a batch of two recipes are those of each recipe by itself."""
+    data = pictures(12, 1), pictures(12, 2)
+    weights = {
+        "cycle": (0.5, 3.0), "identity": (1.0, 0.2), "travel": (2.0, 0.5), "margin": (5.0, 0.0),
+        "penalty": (5.0, 0.3),
+    }  # fmt: skip
+    both = game(T.Recipe(**weights), siamese=True)
+    both.advance(data)
+    for k in range(2):
+        own = {name: each[k] for name, each in weights.items()}
+        one = game(T.Recipe(**own), siamese=True)
+        one.advance(data)
+        for ours, theirs in zip(both.players, one.players, strict=True):
+            for name, p in ours.named_parameters():
+                if not name.startswith("head.biases"):
+                    got, want = (x.grad.chunk(2)[k] for x in (p, theirs.get_parameter(name)))
+                    assert (got - want).norm() <= 1e-4 * want.norm() + 1e-6, name
 
 
 def test_a_batch_holds_an_experiment_and_its_control():
@@ -340,6 +434,27 @@ def test_an_average_follows_and_is_what_translates():
     assert game(T.Recipe(average=0.0)).average["ba"].out.weight.requires_grad
 
 
+def test_an_average_is_of_its_own_translator():
+    """It keeps a tenth at the first step, and no more than its decay at the second."""
+    trainee, data = game(T.Recipe(average=0.15)), (pictures(8, 1), pictures(8, 2))
+    for kept in (0.1, 0.15):
+        before = {way: net.out.weight.clone() for way, net in trainee.average.items()}
+        trainee.advance(data)
+        for way, held in before.items():
+            own = getattr(trainee.players, way).out.weight
+            mean = kept * held + (1 - kept) * own
+            assert torch.allclose(trainee.average[way].out.weight, mean, rtol=0, atol=1e-7)
+
+
+def test_a_checkpoint_holds_all_that_a_step_needs():
+    trainee = game(T.Recipe(travel=1.0, pool=4, momenta=(0.3, 0.9)), siamese=True)
+    assert set(trainee.parts()) == {
+        *T.Players._fields, "adam", "adam_judges", "average_ab", "average_ba", "pool_ab", "pool_ba"
+    }  # fmt: skip
+    for adam in (trainee.adam, trainee.adam_judges):
+        assert adam.param_groups[0]["betas"] == (0.3, 0.9)
+
+
 def test_translate_is_the_net_in_pieces():
     net = T.Translator(2, 4, source())
     x = pictures(7).expand(2, 7, *PICTURE)
@@ -379,6 +494,22 @@ def test_a_pool_first_fills_and_then_exchanges_half():
         everything = torch.cat([torch.stack(given)[:, k].flatten(), pool.kept[k].flatten()])
         assert sorted(everything.tolist()) == list(range(2100))
     assert not torch.equal(pool.kept[0], pool.kept[1])
+
+
+def test_each_way_has_a_pool_of_its_own_translations():
+    trainee, made = game(T.Recipe(pool=8)), []
+    translated = trainee._translate
+
+    def watched(a, b):
+        made.append(translated(a, b))
+        return made[-1]
+
+    trainee._translate = watched
+    trainee.advance((pictures(8, 1), pictures(8, 2)))
+    for way, fake in made[0][0].items():
+        kept = trainee.pools[way].kept
+        assert torch.equal(kept[:, :4], fake) and not kept[:, 4:].any()
+        assert not fake.requires_grad and not kept.requires_grad
 
 
 def test_a_pool_is_what_discriminators_see():
