@@ -161,12 +161,15 @@ def _source(seed: int, stream: str) -> torch.Generator:
 
 
 class Recipe(NamedTuple):
-    """Weights beside the adversarial loss, and whether translators start near the identity."""
+    """Weights beside the adversarial loss, whether translators start near the identity, and whether
+    one S reads A and B; else its first layer is of each its own, as in the authors' code.
+    """
 
     cycle: float = 0.0
     identity: float = 0.0
     travel: float = 0.0
     near: bool = False
+    one_reader: bool = False
 
 
 RECIPES = {
@@ -174,6 +177,7 @@ RECIPES = {
     "cycle": Recipe(cycle=3.0),
     "identity": Recipe(cycle=3.0, identity=1.5),
     "travel": Recipe(travel=1.0),
+    "travel, one S": Recipe(travel=1.0, one_reader=True),
     "near": Recipe(near=True),
     "near, cycle": Recipe(cycle=3.0, near=True),
 }
@@ -218,13 +222,19 @@ def train(
 
     ab, judge_b, ba, judge_a = translator(), judge(), translator(), judge()
     # The last to be drawn, so that the others are the same without it.
-    third = Map((d, width, width, DIMS), n_models, draws) if recipe.travel else None
+    third, other = (
+        (Map((d, width, width, DIMS), n_models, draws) for _ in range(2))
+        if recipe.travel else (None, None)
+    )  # fmt: skip
+    if other is not None:
+        for i in range(0 if recipe.one_reader else 1, len(other.net.weights)):
+            other.net.weights[i], other.net.biases[i] = third.net.weights[i], third.net.biases[i]
     settings = Settings(
         cycle=recipe.cycle, identity=recipe.identity, travel=recipe.travel,
         margin=MARGIN if recipe.travel else 0.0, penalty=0.3, batch=batch,
         learning_rate=(learning_rate, learning_rate), momenta=(0.5, 0.99), anneal_over=n_steps,
     )  # fmt: skip
-    game = Game(Players(ab, judge_b, ba, judge_a, third), (n_models, d), settings, seed)
+    game = Game(Players(ab, judge_b, ba, judge_a, third, other), (n_models, d), settings, seed)
     training.bring(game, n_steps, data=(laws.a, laws.b))
     return game
 

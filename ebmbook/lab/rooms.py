@@ -180,6 +180,8 @@ class Judgement(NamedTuple):
         parts: `(k, 4)`, root mean square of what is read less what is true, in standard
             deviations, of x, yaw, column and depth.
         kind: share of pictures whose ball is read to be of the right kind.
+        teal: `(k, 2)`, share of balls read to be of kind 1, teal in B and blue in A, where they
+            should be of kind 0, and where of kind 1.
         frechet: to pictures of other states, in the reader's features.
         spread: standard deviation of a pixel over pictures, in [0, 1]; near 0 where a translator
             knows one picture.
@@ -188,6 +190,7 @@ class Judgement(NamedTuple):
     error: Tensor
     parts: Tensor
     kind: Tensor
+    teal: Tensor
     frechet: Tensor
     spread: Tensor
 
@@ -220,12 +223,14 @@ def judge(given: Task, made: Tensor, way: str = "ab") -> Judgement:
     to = {"ab": given.b, "ba": given.a}[way]
     made = made.clamp(-1, 1)
     read = torch.stack([to.reader(each) for each in made])
+    teal = (read[..., 4] > 0).long()
     reference = to.reader.features(to.other)
     clouds = [to.reader.features(each) for each in made]
     return Judgement(
         distance(made, to.test.expand_as(made)) / 2,
         (read[..., :4] - given.shown).square().mean(1).sqrt(),
-        ((read[..., 4] > 0).long() == given.kind).double().mean(1),
+        (teal == given.kind).double().mean(1),
+        torch.stack([teal[:, given.kind == kind].double().mean(1) for kind in (0, 1)], 1),
         torch.tensor([frechet_distance(cloud, reference) for cloud in clouds]),
         made.std(1).flatten(1).mean(1) / 2,
     )
@@ -236,39 +241,44 @@ class Hidden(NamedTuple):
 
     Attributes:
         back: mean |G(F(b)) - b|, in [0, 1].
-        noised: the same after noise on F(b).
+        noised, blurred: the same after noise on F(b), and after the mean of 3 by 3 pixels.
         clean: mean |G(a) - b|, a the engine's own picture of the same state: what G makes of a
             picture that holds no secret.
+        clean_noised, clean_blurred: the same after noise on a, and after the mean.
         floor: `(1,)`, mean |b - T(a)|: the least that a way back can have that is told no more
             than a clean picture of A tells.
     """
 
     back: Tensor
     noised: Tensor
+    blurred: Tensor
     clean: Tensor
+    clean_noised: Tensor
+    clean_blurred: Tensor
     floor: Tensor
 
 
 @torch.no_grad()
 def hidden(given: Task, game: T.Game, seed: int, *, noise: float = 0.03) -> Hidden:
-    """The way B to A to B of a game of two ways.
+    """The way B to A to B of a game of two ways, and from pictures of A that hold nothing.
 
     Args:
-        noise: standard deviation on F(b), in [0, 1].
+        noise: standard deviation on the picture between, in [0, 1].
     """
     k = game.shape[0]
     b = given.developed.expand(k, *given.developed.shape)
-    between = T.translate(game.average["ba"], b)
-    grain = torch.randn(
-        between.shape, generator=_source(seed, "grain", b.device), device=b.device
-    )  # fmt: skip
-    off = (between + 2 * noise * grain).clamp(-1, 1)
-    return Hidden(
-        distance(T.translate(game.average["ab"], between), b) / 2,
-        distance(T.translate(game.average["ab"], off), b) / 2,
-        distance(T.translate(game.average["ab"], given.a.test.expand_as(b)), b) / 2,
-        distance(given.b.test[None], given.developed[None]) / 2,
-    )
+    draws = _source(seed, "grain", b.device)
+    grain = 2 * noise * torch.randn(b.shape, generator=draws, device=b.device)
+
+    def blur(x: Tensor) -> Tensor:
+        mean = functional.avg_pool2d(x.flatten(0, 1), 3, 1, 1, count_include_pad=False)
+        return mean.view_as(x)
+
+    found = []
+    for between in (T.translate(game.average["ba"], b), given.a.test.expand_as(b)):
+        for x in (between, (between + grain).clamp(-1, 1), blur(between)):
+            found.append(distance(T.translate(game.average["ab"], x), b) / 2)
+    return Hidden(*found, distance(given.b.test[None], given.developed[None]) / 2)
 
 
 # Opponents ---------------------------------------------------------------------------------------
@@ -284,6 +294,7 @@ def opponents(
     "affine", "cubic"    the best maps of colours, fitted with the pairs held out
     "pairs"          a translator trained with pairs, by the mean absolute error
     "another shot"   the phone once more: the truth, with the chance of exposure and noise
+    "truth"          without
     """
     a, b = given.a, given.b
     n = len(a.test)
@@ -297,6 +308,7 @@ def opponents(
             a.test.expand(n_models, *a.test.shape),
         ),
         "another shot": given.developed[None],
+        "truth": b.test[None],
     }
     return {name: judge(given, pictures) for name, pictures in made.items()}
 
@@ -309,12 +321,14 @@ def _colours(a: Tensor, b: Tensor, degree: int) -> Tensor:
         powers.append((powers[-1][:, :, None] * x[:, None]).flatten(1))
     design = torch.cat(powers, 1).double()
     target = b.movedim(1, -1).flatten(0, 2).double()
-    weights = torch.linalg.lstsq(design.T @ design, design.T @ target, driver="gelsd").solution
+    # Products repeat, so that the equations have no full rank; only the CPU's driver minds that.
+    normal, right = (design.T @ design).cpu(), (design.T @ target).cpu()
+    weights = torch.linalg.lstsq(normal, right, driver="gelsd").solution.to(design)
     return (design @ weights).to(a).view(len(a), *a.shape[2:], 3).movedim(-1, 1)
 
 
 def supervised(given: Task, seed: int, *, n_steps: int, n_models: int) -> T.Translator:
-    """Translators trained with pairs: the training rooms of A, and the phone's view of them."""
+    """Translators trained with pairs: rooms of their own, as the engine and the phone see them."""
     device, side = given.a.train.device, given.picture[-1]
     net = T.Translator(n_models, 16, _source(seed, "supervised", device))
     states = world.states(len(given.a.train), _source(seed, "pairs", device))

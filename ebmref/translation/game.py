@@ -198,9 +198,9 @@ class Game:
         self.pools = {}
         if recipe.pool:
             self.pools = {way: Pool(self.shape, recipe.pool, like.detach()) for way in self.ways}
-        makers = [net for net, _ in self.ways.values()]
-        makers += [players.siamese] if players.siamese is not None else []
-        self._makers = [p for net in makers for p in net.parameters()]
+        thirds = [net for net in (players.siamese, players.siamese_b) if net is not None]
+        makers = [*(net for net, _ in self.ways.values()), *thirds]
+        self._makers = list(dict.fromkeys(p for net in makers for p in net.parameters()))
         self._judges = [p for _, judge in self.ways.values() for p in judge.parameters()]
         rate, adam = recipe.learning_rate, {"betas": recipe.momenta, "fused": True}
         self.adam = torch.optim.Adam(self._makers, lr=rate[0], **adam)
@@ -308,9 +308,11 @@ class Game:
             loss = loss + weights["identity"] * sum(kept)
             found["identity"] = kept
         if weights["travel"].any():
-            seen = {way: players.siamese(sources[way]) for way in self.ways}
+            of_a, of_b = players.siamese, players.siamese_b or players.siamese
+            reads = {"ab": (of_a, of_b), "ba": (of_b, of_a)}
+            seen = {way: reads[way][0](sources[way]) for way in self.ways}
             travel = [
-                losses.travel_loss(u, players.siamese(fakes[way])) for way, u in seen.items()
+                losses.travel_loss(u, reads[way][1](fakes[way])) for way, u in seen.items()
             ]  # fmt: skip
             margin = [losses.margin_loss(u, weights["margin"][:, None]) for u in seen.values()]
             loss = loss + weights["travel"] * (sum(travel) + sum(margin))

@@ -58,7 +58,7 @@ def unfold(x: Tensor, n_models: int) -> Tensor:
 
 
 class Translator(nn.Module):
-    """k maps from pictures to pictures of the same size, `(k, n, 3, h, w)` in [-1, 1].
+    """k maps from pictures to pictures of the same size, `(k, n, 3, h, w)` in [-1, 1], no others.
 
     A convolution, two that halve the side, a residual block, two that double it, a convolution;
     what has a quarter of the pixels is added once more on the way up.
@@ -142,7 +142,7 @@ class PatchDiscriminator(nn.Module):
 class Siamese(nn.Module):
     """k nets S into the space where differences are compared, `(k, n, 3, h, w)` to `(k, n, dims)`.
 
-    One net for either domain. (The authors' has a first layer for each.)
+    One net for either domain; of the authors' the first layer is of each its own, see `Players`.
 
     Args:
         picture: (channels, h, w), the sides multiples of 8.
@@ -175,6 +175,8 @@ class Players(NamedTuple):
         ab, ba: translators; `ba` None for one way, from A to B, alone.
         judge_b, judge_a: discriminators, to `(k, n)` or `(k, n, p)`; `judge_a` None with `ba`.
         siamese: S, to `(k, n, dims)`; None without travel.
+        siamese_b: S as it reads B, where that differs, as in the authors' net, whose first layer is
+            of each domain its own; None: one net reads both. What the two share is trained once.
     """
 
     ab: nn.Module
@@ -182,6 +184,7 @@ class Players(NamedTuple):
     ba: nn.Module | None = None
     judge_a: nn.Module | None = None
     siamese: nn.Module | None = None
+    siamese_b: nn.Module | None = None
 
 
 def picture_players(

@@ -99,7 +99,7 @@ def test_a_convolution_keeps_the_variance_of_its_input(size, up, side):
 
 def each_net():
     players = T.picture_players(PICTURE, 2, source(), siamese=True)
-    return {name: net for name, net in players._asdict().items() if name != "ba"}
+    return {name: net for name, net in players._asdict().items() if name not in ("ba", "siamese_b")}
 
 
 @pytest.mark.parametrize("name", each_net())
@@ -300,7 +300,7 @@ def batch_of(seed: int, name: str, x: torch.Tensor, size: int) -> torch.Tensor:
 def test_a_step_is_that_of_the_plain_loop(recipe, ways):
     """Translators first, all losses written out, then discriminators on the same translations."""
     kwargs = {"k": 1, "ways": ways, "siamese": bool(recipe.travel)}
-    trainee, (G, D_B, F, D_A, S) = game(recipe, **kwargs), players(**kwargs)
+    trainee, (G, D_B, F, D_A, S, _) = game(recipe, **kwargs), players(**kwargs)
     data = pictures(9, 1), pictures(11, 2)
     told = trainee.advance(data)
     a, b = (batch_of(3, name, x, 4) for name, x in zip("ab", data, strict=True))
@@ -357,7 +357,7 @@ def test_a_step_is_that_of_the_plain_loop(recipe, ways):
     for name in T.Step._fields[1:]:
         number, mean = getattr(told, name), sums[name] / ways
         assert (0.0 if number is None else number.item()) == pytest.approx(mean, rel=1e-4), name
-    for net, other in zip(trainee.players, (G, D_B, F, D_A, S), strict=True):
+    for net, other in zip(trainee.players[:5], (G, D_B, F, D_A, S), strict=True):
         for name, p in net.named_parameters() if net is not None else ():
             # Travel sees differences alone, so that the last bias has a gradient of rounding.
             # And Adam's first step has the size of the rate: where rounding decides the sign of a
@@ -383,7 +383,7 @@ def test_each_weight_is_of_its_model():
         one = game(T.Recipe(**own), siamese=True)
         one.advance(data)
         for ours, theirs in zip(both.players, one.players, strict=True):
-            for name, p in ours.named_parameters():
+            for name, p in ours.named_parameters() if ours is not None else ():
                 if not name.startswith("head.biases"):
                     got, want = (x.grad.chunk(2)[k] for x in (p, theirs.get_parameter(name)))
                     assert (got - want).norm() <= 1e-4 * want.norm() + 1e-6, name
@@ -449,7 +449,7 @@ def test_an_average_is_of_its_own_translator():
 def test_a_checkpoint_holds_all_that_a_step_needs():
     trainee = game(T.Recipe(travel=1.0, pool=4, momenta=(0.3, 0.9)), siamese=True)
     assert set(trainee.parts()) == {
-        *T.Players._fields, "adam", "adam_judges", "average_ab", "average_ba", "pool_ab", "pool_ba"
+        *T.Players._fields[:5], "adam", "adam_judges", "average_ab", "average_ba", "pool_ab", "pool_ba"
     }  # fmt: skip
     for adam in (trainee.adam, trainee.adam_judges):
         assert adam.param_groups[0]["betas"] == (0.3, 0.9)
@@ -470,6 +470,45 @@ def test_a_loss_that_is_not_finite_moves_nothing():
     with pytest.raises(training.Diverged, match=r"step 1: .*cycle"):
         trainee.advance((pictures(8, 1), pictures(8, 2)))
     assert torch.equal(trainee.players.ab.out.weight, before) and trainee.step == 0
+
+
+def test_one_reader_or_two_with_what_they_share():
+    """S given twice is S; a net for B reads what is of B; shared weights move once a step."""
+    data, recipe = (pictures(8, 1), pictures(8, 2)), T.Recipe(travel=1.0, margin=1.0)
+    once, twice, other = (players(siamese=True) for _ in range(3))
+    twice = twice._replace(siamese_b=twice.siamese)
+    second = players(siamese=True, seed=5).siamese
+    share_all_but_the_first(second, other.siamese)
+    other = other._replace(siamese_b=second)
+    told = []
+    for nets in (once, twice, other):
+        trainee = T.Game(nets, (2, *PICTURE), recipe, 3)
+        assert len(trainee._makers) == len(set(trainee._makers))
+        told.append(trainee.advance(data))
+    for p, q in zip(once.siamese.parameters(), twice.siamese.parameters(), strict=True):
+        assert torch.equal(p, q)
+    assert torch.equal(told[0].travel, told[1].travel)
+    a, b = (
+        torch.cat([batch_of_k(3, name, x, k, 4) for k in range(2)])
+        for name, x in zip("ab", data, strict=True)
+    )
+    fresh, reader_b = players(siamese=True), players(siamese=True, seed=5).siamese
+    share_all_but_the_first(reader_b, fresh.siamese)
+    forth = T.travel_loss(fresh.siamese(a), reader_b(fresh.ab(a)))
+    back = T.travel_loss(reader_b(b), fresh.siamese(fresh.ba(b)))
+    assert torch.allclose(told[2].travel, (forth + back) / 2, atol=1e-5)
+
+
+def share_all_but_the_first(net, other):
+    for i in (1, 2):
+        net.stages[i] = other.stages[i]
+    net.head = other.head
+
+
+def batch_of_k(seed: int, name: str, x: torch.Tensor, k: int, size: int) -> torch.Tensor:
+    """The first batch of a domain for model k of two."""
+    own = source(derive_seed(derive_seed(seed, name), "epoch-0"))
+    return x[torch.rand(2, len(x), generator=own).argsort(1)[k, :size]][None]
 
 
 # The pool ----------------------------------------------------------------------------------------

@@ -153,6 +153,13 @@ def test_a_start_near_the_identity_is_one_and_others_are_shared():
             assert (p - q).abs().max() <= 2 * 4e-3 * 1.001
     assert games[0].players.siamese is None and games[1].players.siamese is not None
     assert torch.equal(games[0]._batches[0][0], games[1]._batches[0][0])
+    first, other = games[1].players.siamese, games[1].players.siamese_b
+    assert first.net.weights[0] is not other.net.weights[0]
+    assert all(first.net.weights[i] is other.net.weights[i] for i in (1, 2))
+    one = lab.train(laws, lab.RECIPES["travel, one S"], 3, 1, 7, width=8).players
+    assert all(
+        p is q for p, q in zip(one.siamese.net.weights, one.siamese_b.net.weights, strict=True)
+    )
     assert games[1].recipe.margin == lab.MARGIN and games[0].recipe.margin == 0
     assert games[1].recipe.travel == 1 and games[0].recipe.travel == 0
     assert games[0].recipe.anneal_over == 1

@@ -65,7 +65,7 @@ def test_tallies_count_up_to_their_bounds(given):
     kind = torch.tensor([0.95, 0.94, 0.1, 0.11, 1.0, 1.0], dtype=torch.float64)
     vary = spread * torch.tensor([0.49, 0.51, 1.0, 1.0, 1.0, 1.0])
     error = torch.tensor([0.0549, 0.01, 0.01, 0.01, 0.01, 0.0551])
-    judged = rooms.Judgement(error, parts, kind, torch.zeros(6), vary)
+    judged = rooms.Judgement(error, parts, kind, torch.zeros(6, 2), torch.zeros(6), vary)
     assert rooms.arrived(judged).tolist() == [True, False, False, False, True, False]
     assert [each.n for each in translating.tally(given, judged)] == [2, 1, 1, 1]
     assert translating.tally(given, judged, error=0.056).arrived.n == 3

@@ -86,8 +86,9 @@ def test_arrived_takes_all_three():
     ones = torch.ones(4)
     parts = torch.tensor([0.4, 0.4, 0.5, 0.4])[:, None].expand(4, 4)
     judged = rooms.Judgement(
-        torch.tensor([0.05, 0.06, 0.05, 0.05]), parts, torch.tensor([1, 1, 1, 0.9]), ones, ones
-    )
+        torch.tensor([0.05, 0.06, 0.05, 0.05]), parts, torch.tensor([1, 1, 1, 0.9]),
+        ones[:, None].expand(4, 2), ones, ones,
+    )  # fmt: skip
     assert rooms.arrived(judged).tolist() == [True, False, False, False]
     assert rooms.arrived(judged, error=0.07).tolist() == [True, True, False, False]
     assert rooms.arrived(judged, kind=0.9).tolist() == [True, False, False, True]
@@ -111,17 +112,16 @@ def test_hiding_is_measured_against_its_floor(given):
     assert found.back == 0 and 0.01 < found.noised < 0.03
     own = (given.a.test - given.developed).abs().mean() / 2
     assert found.clean.item() == pytest.approx(float(own), rel=1e-5)
+    assert found.clean_noised > found.clean and found.clean_blurred != found.clean
+    even = torch.nn.functional.avg_pool2d(given.developed, 3, 1, 1, count_include_pad=False)
+    off = (even - given.developed).abs().mean() / 2
+    assert found.blurred.item() == pytest.approx(float(off), rel=1e-4)
+    # The true translation of the clean picture, whatever F is given.
     clean = given.b.test[None]
-    game.average["ba"] = Fixed(lambda x: clean[:, : x.shape[1]])
-    starts = iter(range(0, 2000, 250))
-
-    def forget(x):
-        at = next(starts) % len(given.b.test)
-        return clean[:, at : at + x.shape[1]]
-
-    game.average["ba"] = Fixed(forget)
+    game.average = {"ab": Fixed(lambda x: clean), "ba": Fixed(lambda x: x)}
     found = rooms.hidden(given, game, 0)
     assert found.back.item() == pytest.approx(found.floor.item(), rel=1e-5)
+    assert found.clean_noised.item() == pytest.approx(found.floor.item(), rel=1e-5)
 
 
 # Arms --------------------------------------------------------------------------------------------
@@ -174,6 +174,8 @@ def test_a_tally_by_hand(given):
     true = given.b.test
     states = states_of("test", 200, 7)
     other = rooms.signed(world.phone(states._replace(kind=1 - states.kind), 16))
+    teal = rooms.judge(given, torch.stack([true, other])).teal
+    assert torch.allclose(teal, torch.tensor([[0, 1], [1, 0]]).double(), atol=0.05)
     turned = {name: -getattr(states, name) for name in ("x", "yaw", "bearing")}
     mirrored = rooms.signed(world.phone(states._replace(**turned), 16))
     mean = true.mean(0).expand_as(true)
