@@ -449,7 +449,8 @@ def test_an_average_is_of_its_own_translator():
 def test_a_checkpoint_holds_all_that_a_step_needs():
     trainee = game(T.Recipe(travel=1.0, pool=4, momenta=(0.3, 0.9)), siamese=True)
     assert set(trainee.parts()) == {
-        *T.Players._fields[:5], "adam", "adam_judges", "average_ab", "average_ba", "pool_ab", "pool_ba"
+        *T.Players._fields[:5], "adam", "adam_judges", "average_ab", "average_ba",
+        "pool_ab", "pool_ba",
     }  # fmt: skip
     for adam in (trainee.adam, trainee.adam_judges):
         assert adam.param_groups[0]["betas"] == (0.3, 0.9)
