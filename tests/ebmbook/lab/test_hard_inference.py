@@ -116,7 +116,7 @@ def test_one_pass_is_one_pass():
     given = pairs()
     found = lab.answer("one pass", net, given, 9)
     assert found.error.shape == (1, 2)
-    assert torch.equal(found.error[0], lab.unexplained(net(given.x), given.y))
+    assert torch.equal(found.error[0], lab.unexplained(given.x + net(given.x), given.y))
     assert found.cost.tolist() == [sum(w[0].numel() for w in net.weights)]
 
 
@@ -163,6 +163,13 @@ def test_a_contest_has_every_way():
     slow = dataclasses.replace(setting, learning_rate=1e-6)
     errors = lab.sweep("descent", lab.Chain(3), 60, (setting, slow), 2, 100, 0)
     assert errors.shape == (2, 2) and (errors[0] < errors[1]).all()
+
+
+def test_a_contest_trains_through_a_pass_for_each_link(monkeypatch):
+    through, passes = [], lab.passes
+    monkeypatch.setattr(lab, "passes", lambda *given: through.append(given[-1]) or passes(*given))
+    lab.contest(lab.Chain(3), {"repeated": (60,)}, 1, 2, 0, n=9, n_passes=5)
+    assert through == [3, 3, 5]
 
 
 def test_one_pass_keeps_its_best_depth():
