@@ -172,12 +172,13 @@ def test_readme_snippets_run(installed, tmp_path):
     first finds a corner of the four wells, the second draws from them, 64 chains at once, and
     compiled, the third draws with four methods, three of which come to the mean that quadrature
     has, the fourth comes near the divergence of two normal laws, from below, the fifth learns to
-    bring entities near a place that only the code tells."""
+    bring entities near a place that only the code tells, the sixth translates four pictures."""
     done = alone(installed, tmp_path, sys.executable, "-c", BLOCKS, str(ROOT / "README.md"))
     assert done.returncode == 0, done.stderr
     where, *said, seconds = done.stdout.split("-----\n")
     assert where.startswith(str(installed)) and float(seconds) > 0
-    assert len(said) == 5
+    assert len(said) == 6
+    assert said[5].strip() == "torch.Size([1, 4, 3, 16, 16])"
     values = [abs(float(text)) for text in re.findall(r"-?\d+\.\d*", said[0])]
     assert values == pytest.approx([1.0, 1.0], abs=1e-3)
     assert said[1].startswith("torch.Size([2000, 64, 2])")
