@@ -2,7 +2,9 @@
 
 Arm       a recipe with the networks that it is played with
 follow    k trainings of an arm side by side, judged on the way
-shares    how many of them arrived, with exact intervals
+trial     several arms from the same seeds
+tally     how many arrived and how the others failed, with exact intervals
+apart     by how much two arms differ, in pairs
 """
 
 import dataclasses
@@ -220,6 +222,10 @@ def trial(
 ) -> dict[str, Course]:  # fmt: skip
     """`follow` each of the arms; those with the same networks start from the same weights, and see
     the same batches where these are of a size.
+
+    Args:
+        arms: by name; see `follow` for the rest.
+        checkpoint: None, or a path; each arm has paths of its own beside it, after its `slug`.
     """
     found = {}
     for name, arm in arms.items():
