@@ -1,10 +1,12 @@
 """How often a recipe of translation arrives: arms of an experiment, on the rooms of `rooms`.
 
-Arm       a recipe with the networks that it is played with
-follow    k trainings of an arm side by side, judged on the way
-trial     several arms from the same seeds
-tally     how many arrived and how the others failed, with exact intervals
-apart     by how much two arms differ, in pairs
+    Arm       a recipe with the networks that it is played with
+    follow    k trainings of an arm side by side, judged on the way
+    trial     several arms from the same seeds
+    tally     how many arrived and how the others failed, with exact intervals
+    apart     by how much two arms differ, in pairs
+
+A rate is over weights and batches; the rooms and the readers are those of one seed.
 """
 
 import dataclasses
