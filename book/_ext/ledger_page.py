@@ -44,6 +44,7 @@ def load(srcdir: str) -> tuple[list[claims.Judgement], dict[str, dict]]:
             run = notebooks.read(path)
             results[chapter] = notebooks.results_of(run, path.name)
             results[chapter]["made"] = how_made(run.metadata["ebmref"])
+            results[chapter]["made-when"] = when_made(run.metadata["ebmref"])
         measures = {chapter: result["measures"] for chapter, result in results.items()}
         return claims.judge_all(notebooks.claims_in_order(), measures), results
     except (claims.LedgerError, notebooks.BookError) as error:
@@ -72,19 +73,25 @@ def how_often(claim: claims.Claim, swept: dict[str, dict]) -> str:
     return f"held in {rates.of_claim(found, claim)}{earlier}"
 
 
-def how_made(stamp: dict) -> str:
-    """When and from which commit a record was made, and over which changes it was carried."""
+def when_made(stamp: dict) -> str:
+    """When and from which commit a record was made, and over how many changes it was carried."""
     if "made_by" not in stamp:
         return "by the run of this build"
     made = stamp["made_by"]
     told = f"on {made['date']} from commit {made['commit'] or 'unknown'}"
-    steps = stamp.get("carried", [])
+    steps = len(stamp.get("carried", []))
+    return told + (f", carried over {steps} change{'s' * (steps > 1)}" if steps else "")
+
+
+def how_made(stamp: dict) -> str:
+    """When a record was made, and why it may stand though the code was changed since."""
+    told, steps = when_made(stamp), stamp.get("carried", [])
     if steps:
         places = sum(step["places"] for step in steps)
         told += (
-            f", and carried over {len(steps)} change{'s' * (len(steps) > 1)} of the code since: in "
-            f"the quick profile all results and outputs were equal to the last bit, and each of "
-            f"the {places} changed places ran{_vouched(steps)} (evidence {steps[-1]['evidence']})"
+            f" of the code since: in the quick profile all results and outputs were equal to the "
+            f"last bit, and each of the {places} changed places ran{_vouched(steps)} "
+            f"(evidence {steps[-1]['evidence']})"
         )
     return told
 
@@ -195,15 +202,19 @@ def rate_lines(judgements: list[claims.Judgement], swept: dict[str, dict]) -> li
 def all_lines(
     judgements: list[claims.Judgement], chapters: set[str], swept: dict[str, dict]
 ) -> list[str]:
-    """Every claim, a table a chapter; the name of an executed chapter leads to it."""
+    """Every claim, a table a chapter, the report's first; a chapter's name leads to it."""
     rows = defaultdict(list)
-    for judgement in judgements:
+    order = {one.claim.chapter: i for i, one in reversed(list(enumerate(judgements)))}
+    for judgement in sorted(
+        judgements, key=lambda one: (order[one.claim.chapter], one.claim.is_of_paper)
+    ):
         claim = judgement.claim
         told = [claim.says]
         if claim.finding:
             told.append(f"*Found:* {claim.finding}")
         told += [
-            f"{check.measure}: **{got or 'not measured'}**{'' if good else ', fails'}"
+            f"{check.measure}: **{got or 'not measured'}**, wanted {check}"
+            f"{'' if good else ': **fails**'}"
             for check, got, good in judgement.outcomes
         ]
         name = "\n\n".join(filter(None, [claim.id, badge(judgement), how_often(claim, swept)]))
@@ -212,21 +223,28 @@ def all_lines(
     for chapter, claimed in rows.items():
         home = f"[](/book/{chapter}.ipynb)" if chapter in chapters else f"{chapter}, to come"
         lines += [f"```{{rubric}} {home}", "```", ""]
-        lines += table(["Claim", "The report says"], "25 75", claimed)
+        lines += table(["Claim", "It says"], "25 75", claimed)
     return lines
 
 
 def summary_lines(judgements: list[claims.Judgement]) -> list[str]:
-    """How many claims have which verdict."""
-    count = Counter(judgement.verdict for judgement in judgements)
-    parts = [
-        f"{{bdg-{colour}}}`{count[verdict]} {verdict}`"
-        for verdict, colour in BADGES.items()
-        if count[verdict]
-    ]
+    """How many claims have which verdict, the report's and those of other papers apart."""
+    lines = []
+    for of, is_paper in (("of the report", False), ("of the papers around it", True)):
+        mine = [one for one in judgements if one.claim.is_of_paper == is_paper]
+        count = Counter(judgement.verdict for judgement in mine)
+        parts = [
+            f"{{bdg-{colour}}}`{count[verdict]} {verdict}`"
+            for verdict, colour in BADGES.items()
+            if count[verdict]
+        ]
+        if mine:
+            plural = "s" * (len(mine) != 1)
+            lines += [f"**{len(mine)} claim{plural} {of}:** {' '.join(parts)}", ""]
     broken = sum(not judgement.holds for judgement in judgements)
-    tail = f" **{broken} declared verdicts are not borne out by this run.**" if broken else ""
-    return [f"{len(judgements)} claims: {' '.join(parts)}{tail}"]
+    if broken:
+        lines += [f"**{broken} declared verdicts are not borne out by this run.**"]
+    return lines
 
 
 def badge_lines(judgements: list[claims.Judgement], chapter: str) -> list[str]:
@@ -244,7 +262,7 @@ def run_lines(results: dict[str, dict]) -> list[str]:
             str(result["seed"]),
             result.get("device", "?"),
             ", ".join(f"{name} {got}" for name, got in result.get("versions", {}).items()),
-            result["made"],
+            result["made-when"],
         ]
         for chapter, result in results.items()
     ]
