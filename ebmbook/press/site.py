@@ -75,6 +75,7 @@ def stage(name: str, chosen: dict[str, Path]) -> Path:
         *BOOK.glob("rates/*.json"),
         *BOOK.glob("_static/*"),
         *BOOK.glob("_ext/*.py"),
+        *BOOK.glob("errata.yml"),
     ]
     wanted = {path.relative_to(ROOT): path for path in sources}
     wanted |= {Path("book") / f"{chapter}.ipynb": path for chapter, path in chosen.items()}
