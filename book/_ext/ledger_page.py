@@ -28,7 +28,7 @@ from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxRole
 
 from ebmbook import claims, rates
-from ebmbook.press import notebooks, report, sweep, told
+from ebmbook.press import errata, notebooks, report, sweep, told
 from ebmref.files import write_atomic
 
 BADGES = {
@@ -397,12 +397,27 @@ class Ledger(Directive):
             words=self.words,
             code=lambda module: address(code_pages.ask_for(env, module)),
             how_often=lambda one: how_often(one.claim, swept),
+            errata=self.errata(env),
         )
         return [
             ledger_rows.overview(judgements),
             ledger_rows.controls(judgements, {name: one.title for name, one in chapters.items()}),
             *ledger_rows.tables(judgements, chapters, writer),
         ]
+
+    def errata(self, env) -> dict[str, str]:
+        """The address of each claim's erratum."""
+        page = env.config.errata_page
+        if page not in env.found_docs:
+            return {}
+        file = Path(env.srcdir) / "book" / "errata.yml"
+        env.note_dependency(str(file.relative_to(env.srcdir)))
+        try:
+            found = errata.load_errata(file)
+        except claims.LedgerError as error:
+            raise ExtensionError(str(error)) from None
+        address = env.app.builder.get_relative_uri(env.docname, page)
+        return {name: f"{address}#{one.claim}" for one in found for name in (one.claim, *one.also)}
 
 
 def anchors_of(env, chapter: str) -> list[str]:
@@ -436,6 +451,7 @@ def leave_json(app, exception) -> None:
 def setup(app):
     """Register with Sphinx."""
     app.add_config_value("ledger_page", "book/ledger", "env")
+    app.add_config_value("errata_page", "book/errata", "env")
     bare = (lambda writer, node: None, lambda writer, node: None)
     app.add_node(Words, html=bare, latex=bare, text=bare)
     app.add_directive("ledger", Ledger)

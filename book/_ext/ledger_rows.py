@@ -8,7 +8,7 @@ import html
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 
 from docutils import nodes
@@ -58,11 +58,13 @@ class Writer:
         words: of MyST, the nodes of a line.
         code: the address of a module's listing, seen from the ledger.
         how_often: in how many runs of a sweep a claim held; "" for unknown.
+        errata: the address of the erratum of a claim, by its id.
     """
 
     words: Callable[[str], list[nodes.Node]]
     code: Callable[[str], str]
     how_often: Callable[[Judgement], str]
+    errata: dict[str, str] = field(default_factory=dict)
 
 
 def raw(text: str) -> nodes.raw:
@@ -235,20 +237,22 @@ def _row(judgement: Judgement, chapter: Chapter | None, writer: Writer) -> list[
         verdict += f' <strong class="broken">{claim.verdict} is not borne out</strong>'
     source = claim.where if claim.is_of_paper and not report.section(claim) else ""
     home = claim.chapter
+    place = writer.errata.get(claim.id)
+    erratum = f' <a href="{place}">Erratum, with proof</a>' if place else ""
     found = [
         raw(
             f'<tbody id="{claim.id}" class="claim" role="rowgroup" '
             f'data-verdict="{judgement.verdict}" data-section="{where}" data-chapter="{home}" '
             f'data-words="{claim.id}"><tr role="row"><th role="rowheader" scope="row">'
             f'<a class="name" href="#{claim.id}">{html.escape(report.name(claim))}</a>'
-            f'<span class="source">{html.escape(source)}</span>{verdict}'
+            f' <span class="source">{html.escape(source)}</span> {verdict} '
             f'<span class="held">{html.escape(writer.how_often(judgement))}</span></th>'
             '<td role="cell" data-label="It says">'
         ),
         *writer.words(claim.says),
         raw('</td><td role="cell" data-label="The book found">'),
         *(writer.words(claim.finding) if claim.finding else [raw("Not looked into yet.")]),
-        raw("</td></tr>"),
+        raw(f"{erratum}</td></tr>"),
     ]
     if judgement.outcomes and chapter is not None:
         found.append(

@@ -61,8 +61,18 @@
     if (row.hidden) { form.reset(); show(); remember(); }
     var proof = row.querySelector("details");
     if (proof) proof.open = true;
-    row.scrollIntoView();
+    row.scrollIntoView({ behavior: "instant" });
   }
+
+  // Formulas that are drawn above a row move it: go there once more, unless the reader has gone on.
+  var gone = false;
+  ["wheel", "touchstart", "keydown", "mousedown"].forEach(function (kind) {
+    window.addEventListener(kind, function () { gone = true; }, { once: true, passive: true });
+  });
+  window.addEventListener("load", function () {
+    var drawn = window.MathJax && window.MathJax.startup && window.MathJax.startup.promise;
+    if (drawn) drawn.then(function () { if (!gone) reveal(); });
+  });
 
   var asked = new URLSearchParams(location.search);
   FIELDS.concat("q").forEach(function (name) {

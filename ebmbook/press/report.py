@@ -27,8 +27,13 @@ KINDS = {
     "sys": "System",
     "paper": "Paper",
 }
-# Systems whose names are no words.
+# Words that are written in capitals.
+CAPITALS = {"cd", "dv", "gan", "gebm", "kale", "mh", "ml", "mlp", "nce", "pcd"}
+# Names that are no words.
 NAMES = {
+    "claim-x-of-a-of-x": "x(a) and a(x)",
+    "claim-z0-one": "Z0 is one",
+    "paper-ex2mcmc": "Ex2MCMC",
     "sys-cyclegan": "CycleGAN",
     "sys-ddls": "DDLS",
     "sys-ebm-inference": "EBM inference",
@@ -58,7 +63,7 @@ def name(claim: Claim) -> str:
         return NAMES[claim.id]
     if rest.isdigit():
         return f"{KINDS[of]} (R{rest})" if of == "eq" else f"{KINDS[of]} {rest}"
-    words = rest.replace("-", " ")
+    words = " ".join(word.upper() if word in CAPITALS else word for word in rest.split("-"))
     return words[:1].upper() + words[1:]
 
 

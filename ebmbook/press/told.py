@@ -15,7 +15,7 @@ from nbformat import NotebookNode
 
 from ebmbook.claims import Measure
 from ebmbook.keys.cells import form_of_cells, plain
-from ebmbook.keys.definitions import Sources, bound_names, is_import
+from ebmbook.keys.definitions import Definition, Sources, bound_names, is_import
 from ebmbook.press.notebooks import ROOT
 from ebmbook.press.wording import GLUE
 
@@ -26,7 +26,9 @@ LABEL = re.compile(r"\([\w-]+\)=\s*|%.*")
 DISPLAY = re.compile(r"\$\$.*?\$\$(?:[ ]*\([\w-]+\))?", re.DOTALL)
 LINK = re.compile(r"\[([^]]+)\]\([^)]*\)|\[\^[^]]*\]")
 # A sentence ends before a capital, a formula, a role or emphasis, but not behind a shortened word.
-END = re.compile(r"(?<=[.!?])(?<!\bal\.)(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\bcf\.)\s+(?=[A-Z${*`])")
+END = re.compile(
+    r"(?:(?<=[.!?])(?<!\bal\.)(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\bcf\.)|(?<=[.!?]\)))\s+(?=[A-Z${*`(])"
+)
 # Sections that repeat what the page has told before.
 REPEATS = {"What to remember", "What holds", "Exercises", "Measured against the report"}
 # Helpers that say nothing about how a number came about.
@@ -264,9 +266,11 @@ class _Functions:
         body = [ast.unparse(one) for one in self.cells.get(cell, ()) if not is_import(one)]
         form = form_of_cells([*self.imports, *body], _sources())
         found = []
-        for one in form.targets():
+        for one in form.pieces:
+            # A module that is handed around whole says nothing.
+            if not isinstance(one, Definition) or one.module in HELPERS:
+                continue
             callable_ = any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in one.nodes)
-            place = (one.module, one.name)
-            if callable_ and one.module not in HELPERS and place not in found:
-                found.append(place)
+            if callable_ and (one.module, one.name) not in found:
+                found.append((one.module, one.name))
         return found
