@@ -437,7 +437,8 @@ def resolve_anchors(app, doctree: nodes.document, docname: str) -> None:
 def add_script(app, pagename, templatename, context, doctree) -> None:
     """The filter, on the page that it filters."""
     if app.env.metadata.get(pagename, {}).get("ledger"):
-        app.add_js_file("ledger.js", loading_method="defer")
+        # Before MathJax, which draws what it is not told to leave.
+        app.add_js_file("ledger.js", loading_method="defer", priority=400)
 
 
 def leave_json(app, exception) -> None:

@@ -144,10 +144,13 @@ def _kind(judgement: Judgement) -> str:
 def _chip(judgement: Judgement, numbered: bool) -> str:
     claim, verdict = judgement.claim, judgement.verdict
     name = report.name(claim)
-    short = claim.id.rpartition("-")[2] if numbered else name
+    # What is shown must be words of what is read aloud.
+    aloud = re.sub("[()]", "", name)
+    number = claim.id.rpartition("-")[2]
+    short = (f"R{number}" if _kind(judgement) == "eq" else number) if numbered else name
     return (
         f'<a class="chip v-{slug(verdict)}" href="#{claim.id}" '
-        f'aria-label="{html.escape(name)}: {verdict}">{html.escape(short)}'
+        f'aria-label="{html.escape(aloud)}: {verdict}">{html.escape(short)}'
         f'<span aria-hidden="true"> {MARKS[verdict]}</span></a>'
     )
 

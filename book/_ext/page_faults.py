@@ -2,7 +2,8 @@
 
 Scripts for code that runs in the browser, which no page has, and which are declared twice; ids
 that an exercise shares with all others; header cells of tables with nothing in them; tables that
-scroll and cannot be reached by the keyboard; pages without a description.
+scroll and cannot be reached by the keyboard; folded code that is read aloud in other words than it
+shows; pages without a description.
 """
 
 import html
@@ -34,6 +35,7 @@ def mended(body: str) -> str:
     """A page's body with its faults mended."""
     body = THEBE_KERNEL.sub("", THEBE_CONFIG.sub("", body))
     body = SHARED_ID.sub(r'<section class="\1">', body)
+    body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
     body = EMPTY_HEADER.sub(r"<td\1></td>", body)
     return SCROLLS.sub(r'<div class="\1" tabindex="0">', body)
 

@@ -15,6 +15,25 @@
     };
   });
 
+  // Most formulas are in proofs that nobody opens: those are drawn when one is opened.
+  var LATER = "math-later";
+  function swap(node, from, to) {
+    Array.prototype.forEach.call(node.querySelectorAll("." + from), function (formula) {
+      formula.classList.replace(from, to);
+    });
+  }
+  Array.prototype.forEach.call(document.querySelectorAll(".claim details"), function (proof) {
+    swap(proof, "math", LATER);
+    proof.addEventListener("toggle", function () {
+      if (!proof.open || !proof.querySelector("." + LATER)) return;
+      swap(proof, LATER, "math");
+      var startup = window.MathJax && window.MathJax.startup;
+      if (startup && startup.promise) {
+        startup.promise.then(function () { return window.MathJax.typesetPromise([proof]); });
+      }
+    });
+  });
+
   function matches(row) {
     var kept = FIELDS.every(function (name) {
       var wanted = form.elements[name].value;

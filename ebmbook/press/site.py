@@ -75,6 +75,7 @@ def stage(name: str, chosen: dict[str, Path]) -> Path:
         *BOOK.glob("rates/*.json"),
         *BOOK.glob("_static/*"),
         *BOOK.glob("_ext/*.py"),
+        *BOOK.glob("_templates/*"),
         *BOOK.glob("errata.yml"),
     ]
     wanted = {path.relative_to(ROOT): path for path in sources}
@@ -84,7 +85,7 @@ def stage(name: str, chosen: dict[str, Path]) -> Path:
         if not copy.is_file() or copy.read_bytes() != path.read_bytes():
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-            if copy.parent.name in ("_static", "_ext"):
+            if copy.parent.name in ("_static", "_ext", "_templates"):
                 # Sphinx looks at these only where a page has changed as well.
                 shutil.rmtree(target / "_build", ignore_errors=True)
     for copy in target.rglob("*"):

@@ -200,7 +200,7 @@ class TestInstrument:
         assert list(rows) == ["eq-1", "eq-2", "claim-one", "claim-two"]
         links = {attrs["href"]: attrs["aria-label"] for attrs, _ in ledger.find("a", "chip")}
         assert links.keys() == {f"#{name}" for name in rows}
-        assert links["#eq-1"] == "Equation (R1): open"
+        assert links["#eq-1"] == "Equation R1: open"
 
     def test_a_row_says_all_without_a_script(self, rendered, rows):
         record = notebooks.read(rendered.record("01-one"))
@@ -355,6 +355,12 @@ def test_tables_have_headers_that_say_something_and_scroll_by_keyboard(page):
     assert "<th" in page and re.search(r"<th\b[^>]*>\s*(<p>\s*</p>)?\s*</th>", page) is None
     scrolls = re.findall(r'<div class="pst-scrollable-table-container"[^>]*>', page)
     assert scrolls and all('tabindex="0"' in found for found in scrolls)
+
+
+def test_folded_code_is_read_aloud_as_it_is_shown(page):
+    """An element's label hides its text."""
+    assert "<summary" in page and re.search(r"<summary[^>]*aria-label", page) is None
+    assert re.search(r"<button[^>]*search-button-field[^>]*aria-label", page) is None
 
 
 def test_pages_are_described(rendered):
