@@ -145,7 +145,7 @@ def _chip(judgement: Judgement, numbered: bool) -> str:
     claim, verdict = judgement.claim, judgement.verdict
     name = report.name(claim)
     # What is shown must be words of what is read aloud.
-    aloud = re.sub("[()]", "", name)
+    aloud = re.sub("[()]", "", name) if numbered else name
     number = claim.id.rpartition("-")[2]
     short = (f"R{number}" if _kind(judgement) == "eq" else number) if numbered else name
     return (
@@ -238,7 +238,9 @@ def _row(judgement: Judgement, chapter: Chapter | None, writer: Writer) -> list[
     verdict = verdict_mark(judgement.verdict)
     if not judgement.holds:
         verdict += f' <strong class="broken">{claim.verdict} is not borne out</strong>'
-    source = claim.where if claim.is_of_paper and not report.section(claim) else ""
+    source = ""
+    if claim.is_of_paper and not report.section(claim):
+        source = f'<span class="source">{html.escape(claim.where)}</span>'
     home = claim.chapter
     place = writer.errata.get(claim.id)
     erratum = f' <a href="{place}">Erratum, with proof</a>' if place else ""
@@ -248,7 +250,7 @@ def _row(judgement: Judgement, chapter: Chapter | None, writer: Writer) -> list[
             f'data-verdict="{judgement.verdict}" data-section="{where}" data-chapter="{home}" '
             f'data-words="{claim.id}"><tr role="row"><th role="rowheader" scope="row">'
             f'<a class="name" href="#{claim.id}">{html.escape(report.name(claim))}</a>'
-            f' <span class="source">{html.escape(source)}</span> {verdict} '
+            f" {source} {verdict} "
             f'<span class="held">{html.escape(writer.how_often(judgement))}</span></th>'
             '<td role="cell" data-label="It says">'
         ),
@@ -293,7 +295,7 @@ def _proof(judgement: Judgement, chapter: Chapter, writer: Writer) -> list[nodes
                 made += [raw('<p class="said">'), *writer.words(words), raw("</p>")]
             made.append(raw('<ul class="checks">'))
             for outcome in outcomes:
-                made += _check(*outcome, chapter.swept, writer)
+                made += _check(*outcome, words, chapter.swept, writer)
             made.append(raw("</ul>"))
     made.append(raw(f'<p class="record">Record made {html.escape(chapter.made)}.</p>'))
     return made
@@ -330,16 +332,18 @@ def _where(
 
 
 def _check(
-    check: Check, got: Measure | None, good: bool, swept: dict | None, writer: Writer
+    check: Check, got: Measure | None, good: bool, words: str, swept: dict | None, writer: Writer
 ) -> list[nodes.Node]:
     number = "not measured" if got is None else str(got)
+    # What no sentence tells has its name for words.
+    own = "" if words else f"{html.escape(check.measure.replace('/', ': ').replace('-', ' '))}: "
     fails = "" if good else ' <strong class="broken">FAILS</strong>'
     known = swept is not None and check.measure in swept["values"]
     failed = rates.of_check(swept, check).failed if known else ()
     where = f"; failed with seed {', '.join(failed)}" if failed else ""
     return [
         raw(
-            f"<li>{gauges.gauge(check, got, good)}<span><b>{html.escape(number)}</b>, wanted "
+            f"<li>{gauges.gauge(check, got, good)}<span>{own}<b>{html.escape(number)}</b>, wanted "
             f"{html.escape(str(check))}{fails}{html.escape(where)} "
             f'<code>{html.escape(check.measure)}</code> <span class="why">'
         ),

@@ -68,7 +68,7 @@ def in_words(check: Check, got: Measure | None, good: bool) -> str:
     half = half_width(check, got)
     low, high = check.threshold - half, check.threshold + half
     return (
-        f"{got}, wanted {check}: {'holds' if good else 'fails'}; drawn from {low:.4g} to {high:.4g}"
+        f"{got}, wanted {check}: {'holds' if good else 'fails'}; drawn from {low:.6g} to {high:.6g}"
     )
 
 

@@ -68,6 +68,13 @@ def test_the_side_is_where_the_number_must_lie(one, got, left, right):
     assert [found[0], found[2]] == pytest.approx([left, right], abs=0.06)
 
 
+def test_tolerances_fill_a_third():
+    """One in standard errors is of the number's."""
+    assert gauges.half_width(check("equals", 5.0, tolerance=0.3), Measure(5.0)) == pytest.approx(0.9)
+    got = gauges.half_width(check("equals", 5.0, sigmas=4), Measure(5.0, 0.1))
+    assert got == pytest.approx(1.2)
+
+
 def test_failing_differs_in_shape_and_class():
     shapes = drawn(check("at_most", 1.0), Measure(1.5))
     assert "good" not in shapes and shapes["bad"].tag == "path"

@@ -40,7 +40,11 @@ The [third](other.md) is {glue:text}`late/third`.
 
 ## What to remember
 
-The late one is {glue:text}`late/only` and {glue:text}`late/third`.
+The late one is {glue:text}`late/third`.
+
+### Within it
+
+And here {glue:text}`late/only`.
 
 ## After
 
@@ -72,15 +76,16 @@ def code(source: str, *measures: str, **metadata) -> nbformat.NotebookNode:
 
 @pytest.fixture(scope="module")
 def notebook() -> nbformat.NotebookNode:
-    """Cells 0, 2 and 5 are prose."""
+    """Cells 0, 2 and 6 are prose."""
     return nbformat.v4.new_notebook(
         cells=[
             nbformat.v4.new_markdown_cell(INTRO),
             code("from ebmbook import ledger, plots\nfrom ebmbook.lab import rooms\n"
                  "from ebmref import energies\nfrom ebmref.energies import Gaussian as Law"),
             nbformat.v4.new_markdown_cell(BODY),
-            code("law = Law(0, 1)\nunused = energies.Box(0, 1)"),
-            code("x = law\nledger.enter('fit', rooms.signed(x))", "fit/error", "late/only"),
+            code("law = energies.double_well(2)\nx = rooms.signed(law)"),
+            code("law = Law(0, 1)"),
+            code("x = energies.Box(x, law)\nledger.enter('fit', x)", "fit/error", "late/only"),
             nbformat.v4.new_markdown_cell(LAST),
             code("%matplotlib inline\nplots.show(fig)", "late/third", mystnb=FIGURE),
             code("this is no Python", "late/untold"),
@@ -95,7 +100,7 @@ def found(notebook) -> dict[str, told.Told]:
 
 def test_headings_are_those_of_the_page(notebook):
     """What looks like one in a box is none."""
-    wanted = ["A page, with $z$", "First", "Below", "What to remember", "After"]
+    wanted = ["A page, with $z$", "First", "Below", "What to remember", "Within it", "After"]
     assert told.headings(notebook) == wanted
 
 
@@ -109,7 +114,7 @@ def test_headings_are_those_of_the_page(notebook):
         ("table/wide", 1, "wide, error: 4"),
         ("table/steep", 1, "wide, slope: 5"),
         ("late/third", 2, "The third is 6."),
-        ("late/only", 4, "And 7."),
+        ("late/only", 5, "And 7."),
         ("late/shown", 0, ""),
     ],
 )
@@ -119,7 +124,7 @@ def test_the_first_sentence_behind_the_box_tells_it(found, name, heading, words)
 
 
 def test_what_no_words_tell_is_where_it_is_entered(found):
-    assert (found["late/untold"].heading, found["late/untold"].words) == (4, "")
+    assert (found["late/untold"].heading, found["late/untold"].words) == (5, "")
 
 
 def test_sentences_are_not_cut_in_a_formula():
@@ -139,16 +144,28 @@ def test_the_figure_is_the_captions_the_cells_or_the_sections(found):
 
 
 def test_the_cell_is_the_one_that_entered_it(found):
-    assert found["fit/error"].cell == 4 and found["late/untold"].cell == 7
+    assert found["fit/error"].cell == 5 and found["late/untold"].cell == 8
     assert found["table/wide"].cell is None and found["table/wide"].functions == ()
 
 
 def test_functions_are_of_the_cell_and_of_what_it_takes(found):
     """Those of the laboratory first; a helper that shows or enters numbers is none."""
-    wanted = (("ebmbook.lab.rooms", "signed"), ("ebmref.energies", "Gaussian"),
-              ("ebmref.energies", "Box"))  # fmt: skip
+    wanted = (("ebmbook.lab.rooms", "signed"), ("ebmref.energies", "Box"),
+              ("ebmref.energies", "Gaussian"), ("ebmref.energies", "double_well"))  # fmt: skip
     assert found["fit/error"].functions == wanted
     assert found["late/third"].functions == () == found["late/untold"].functions
+
+
+def test_a_name_is_of_the_last_cell_that_bound_it():
+    """An earlier one of the same name made something else."""
+    cells = [
+        code("from ebmbook import ledger\nfrom ebmref import energies"),
+        code("law = energies.double_well(2)"),
+        code("law = energies.Gaussian(0, 1)"),
+        code("ledger.enter('fit', law)", "fit/error"),
+    ]
+    found = told.told(nbformat.v4.new_notebook(cells=cells), MEASURES, ["fit/error"])
+    assert found["fit/error"].functions == (("ebmref.energies", "Gaussian"),)
 
 
 def test_only_what_is_wanted_is_told(notebook):
