@@ -287,12 +287,12 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
         ("?verdict=open#claim-two", 4, "4 of 4", ["claim-two"]),
     ],
 )
-def test_the_filter(rendered, asked, shown, told, opened):
+def test_the_filter(rendered, tmp_path, asked, shown, told, opened):
     """From the disk, with the state in the address."""
     address = (rendered.root / "_build/html/book/ledger.html").as_uri() + asked
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
-               "--virtual-time-budget=5000", address]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+               f"--user-data-dir={tmp_path}", "--virtual-time-budget=5000", address]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     page = Elements(done.stdout)
     rows = page.find("tbody", "claim")
     assert len([attrs for attrs, _ in rows if "hidden" not in attrs]) == shown
