@@ -21,11 +21,12 @@
     return (a * a - 1) ** 2 + TILT * a + ((b * b - 1) ** 2 + TILT * b);
   }
 
-  /* Gradient descent from (a, b). If `halve`, a step that does not lower the energy enough is refused
-     and halved, and doubled again, up to its first length, after each that does, which is
+  /* Gradient descent from (a, b). If `halve`, a step that does not lower the energy enough is
+     refused and halved, and doubled again, up to its first length, after each that does, which is
      `ebmref.inference.gradient_argmin`; if not, every step is taken. */
   function descend([a, b], length, halve, path = null, most = MOST, flat = FLAT) {
-    let [value, ga, gb] = [energy([a, b]), 4 * a * (a * a - 1) + TILT, 4 * b * (b * b - 1) + TILT];
+    let value = energy([a, b]);
+    let [ga, gb] = [4 * a * (a * a - 1) + TILT, 4 * b * (b * b - 1) + TILT];
     let [step, steps, refused, falls] = [length, 0, 0, true];
     if (path) path.push([a, b]);
     while (steps < most && Math.max(Math.abs(ga), Math.abs(gb)) > flat && value < FAR) {
@@ -87,11 +88,11 @@
     ({ name, label, min: -2, max: 2, step: 0.05, value, show: two });
 
   liveFigure('fig-descent-basins', {
-    label: 'A square with the contours of an energy of four wells, coloured by the well in which a ' +
-      'descent from each place ends, and the path of one descent.',
+    label: 'A square with the contours of an energy of four wells, coloured by the well in which ' +
+      'a descent from each place ends, and the path of one descent.',
     hint: 'Drag the ring, where the descent starts, or move it with the arrow keys (with Shift ' +
-      'farther). A colour says where descents of this step end, none that they do not; the dashed ' +
-      'lines are the ridges.',
+      'farther). The colours say where descents of this step end; where there is none, they do ' +
+      `not, in ${MOST} steps. The dashed lines are the ridges.`,
     panels: 1,
     most: 460,
     controls: [
@@ -107,8 +108,8 @@
     draw(pen, values, found, share) {
       const { ink, energy: green, data, sampler, baseline, model } = pen.colours;
       const colours = [green, data, sampler, baseline, ink];
-      const on = pen.panel(0, { x: [-2, 2], y: [-2, 2], xlabel: 'y₁', ylabel: 'y₂', square: true,
-        title: `step ${values.step}` });
+      const on = pen.panel(0, { x: [-2, 2], y: [-2, 2], square: true, xlabel: 'y₁',
+        ylabel: 'y₂', title: `step ${values.step}` });
       const n = SIDE.length;
       on.parts(found.parts, n, n, colours, NOWHERE);
       on.contours(GRID, n, n, LEVELS, ink);
@@ -128,7 +129,7 @@
       const answer = `; the answer has ${number(energy([DEEP, DEEP]))}.`;
       if (value >= FAR) return `${begin}Each step is longer than the one before: it diverges.`;
       const now = `at ${place(end)}, with energy ${number(value)}${answer}`;
-      if (part === NOWHERE) return `${begin}It leaps to and fro and ends nowhere; it is ${now}`;
+      if (part === NOWHERE) return `${begin}It still leaps to and fro, ${now}`;
       const still = slope > FLAT ? `It is still on its way (slope ${number(slope, 2)})` : 'It ends';
       return `${begin}${still} ${NAMES[part]}, ${now}`;
     },

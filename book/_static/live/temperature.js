@@ -4,8 +4,8 @@
 
   const ANGLES = Array.from({ length: 48 }, (_, k) => 2 * Math.PI * k / 48);
   const ANSWERS = Array.from({ length: 121 }, (_, k) => (k - 60) / 20);
-  const BETAS = [0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3.2, 5, 7, 10, 15,
-    20, 32, 50, 100];
+  const BETAS = [0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3.2, 5, 7, 10,
+    15, 20, 32, 50, 100];
 
   /* E(y, z) of an answer on the short axis with each angle. */
   function energies(y) {
@@ -68,7 +68,7 @@
       const { ink, energy, model } = pen.colours;
       const left = pen.panel(0, { x: [-3, 3], y: [0, HIGH], xlabel: 'y', ylabel: 'energy',
         title: `free energy at β = ${beta}` });
-      left.line([y, y], [0, HIGH], ink, { wide: 1, alpha: 0.6 });
+      left.line([y, y], [found.least, found.mean], ink, { wide: 1.5 });
       left.line(ANSWERS, ANSWERS.map((at) => at * at + 3.125), ink, { wide: 1.5, dash: [2, 3] });
       left.line(ANSWERS, ANSWERS.map((at) => (Math.abs(at) - 1.5) ** 2), ink,
         { wide: 1.5, dash: [6, 4] });
@@ -87,9 +87,9 @@
     },
     say({ beta, y }, { value, least, mean, upper, heard }) {
       return `At β = ${beta}, F(${two(y)}) = ${number(value)}, between the least energy, ` +
-        `${number(least)}, and the mean, ${number(mean)}. The upper half of the ellipse, z between 0 ` +
-        `and π, has ${upper.toFixed(2)} of the weight; in effect ${heard.toFixed(1)} of the 48 ` +
-        'angles count.';
+        `${number(least)}, and the mean, ${number(mean)}. The upper half of the ellipse, ` +
+        `z between 0 and π, has ${upper.toFixed(2)} of the weight; in effect ` +
+        `${heard.toFixed(1)} of the 48 angles count.`;
     },
   });
 })();

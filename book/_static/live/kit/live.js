@@ -1,9 +1,9 @@
 /* Live figures: what all of them share.
 
    The picture of the record stays on the page. Where scripts run, this one puts a canvas with
-   controls in its place, and a button that brings the picture back. One more live figure is one more
-   file: `NAME.js` in the folder above is loaded, after this one, on the page that has the figure
-   `fig-NAME`, by `book/_ext/live_figures.py`; nothing is written on the page. The file reads
+   sliders in its place, and a button that brings the picture back. One more live figure is one
+   more file: `NAME.js` in the folder above is loaded, after this one, on the page that has the
+   figure `fig-NAME`, by `book/_ext/live_figures.py`; nothing is written on the page. It reads
 
      (function () {
        'use strict';

@@ -1,14 +1,14 @@
 /* What live figures are painted with: panels with axes on a canvas, in the book's colours.
 
-   Loaded before `live.js`, which hands a pen to each figure's `draw`; all lengths are CSS pixels. */
+   Loaded before `live.js`, which hands a pen to each figure's `draw`; lengths are CSS pixels. */
 (function (root) {
   'use strict';
 
   // Of ebmbook/plots.py: one colour a role.
   const COLOURS = { data: '#0072b2', model: '#d55e00', energy: '#009e73', sampler: '#cc79a7',
     baseline: '#e69f00', ink: '#7f7f7f' };
-  const VIRIDIS = ('44015448186a472d7b4240863b528b33638d2c728e26828e21918c1fa08828ae803fbc735ec962' +
-    '84d44baddc30d8e219fde725').match(/../g).map((pair) => parseInt(pair, 16));
+  const VIRIDIS = ('44015448186a472d7b4240863b528b33638d2c728e26828e21918c1fa08828ae803fbc73' +
+    '5ec96284d44baddc30d8e219fde725').match(/../g).map((pair) => parseInt(pair, 16));
   const SIDE_BY_SIDE = 520;  // below, panels stand in a column
 
   /* The colour of a share in [0, 1] of the map of energies, as [red, green, blue]. */
@@ -37,7 +37,8 @@
       return (text.includes('e') ? String(+text) : text).replace('-', '\u2212');
     }
     const [base, power] = value.toExponential(digits - 1).split('e');
-    const raised = String(+power).replace(/./g, (c) => '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'['-0123456789'.indexOf(c)]);
+    const raise = (c) => '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'['-0123456789'.indexOf(c)];
+    const raised = String(+power).replace(/./g, raise);
     return `${base} × 10${raised}`.replace('-', '\u2212');
   }
 
@@ -108,8 +109,8 @@
       c.beginPath();
       for (let k = 0; k < xs.length; k++) c.lineTo(along(xs[k]), up(ys[k]));
     }
-    function stroke(colour, { wide = 2, dash = [], alpha = 1 } = {}) {
-      Object.assign(c, { strokeStyle: colour, lineWidth: wide, lineJoin: 'round', globalAlpha: alpha });
+    function stroke(colour, { wide = 2, dash = [] } = {}) {
+      Object.assign(c, { strokeStyle: colour, lineWidth: wide, lineJoin: 'round' });
       c.setLineDash(dash);
       c.stroke();
     }
