@@ -2,11 +2,13 @@
 
 Scripts for code that runs in the browser, which no page has, and which are declared twice; ids
 that an exercise shares with all others; header cells of tables with nothing in them; tables that
-scroll and cannot be reached by the keyboard; pages without a description.
+scroll and cannot be reached by the keyboard; buttons that are called otherwise than they read;
+pages without a description.
 """
 
 import html
 import re
+from pathlib import Path
 
 from docutils import nodes
 
@@ -16,6 +18,8 @@ THEBE_KERNEL = re.compile(r"<script>kernelName = .*?</script>", re.DOTALL)
 SHARED_ID = re.compile(r'<section id="((?:exercise|solution)-content)">')
 EMPTY_HEADER = re.compile(r"<th\b([^>]*)>\s*(?:<p>\s*</p>)?\s*</th>")
 SCROLLS = re.compile(r'<div class="((?:ledger docutils|pst-scrollable-table-container)[^"]*)">')
+CALLED = re.compile(r'<summary aria-label="Toggle hidden content">')
+SEARCH = re.compile(r'(<button class="btn search-button-field[^>]*?) aria-label="[^"]*"')
 MOST = 160  # characters that search engines show
 
 
@@ -35,6 +39,7 @@ def mended(body: str) -> str:
     body = THEBE_KERNEL.sub("", THEBE_CONFIG.sub("", body))
     body = SHARED_ID.sub(r'<section class="\1">', body)
     body = EMPTY_HEADER.sub(r"<td\1></td>", body)
+    body = CALLED.sub("<summary>", body)
     return SCROLLS.sub(r'<div class="\1" tabindex="0">', body)
 
 
@@ -57,7 +62,17 @@ def mend(app, pagename, templatename, context, doctree) -> None:
         context["metatags"] = context.get("metatags", "") + tag
 
 
+def mend_search(app, exception) -> None:
+    """After all pages are written: the button is in the theme's template, beyond their bodies."""
+    if exception is None and app.builder.format == "html":
+        for path in Path(app.outdir).rglob("*.html"):
+            text = path.read_text(encoding="utf-8")
+            if (mended_text := SEARCH.sub(r"\1", text)) != text:
+                path.write_text(mended_text, encoding="utf-8")
+
+
 def setup(app):
     """Register with Sphinx, behind the theme and its extensions."""
     app.connect("html-page-context", mend, priority=900)
+    app.connect("build-finished", mend_search)
     return {"version": "1", "parallel_read_safe": True}
