@@ -86,7 +86,7 @@ def lebesgue_turn(energy: Tensor, cell: float, low=0.1, high=100.0) -> Turn:
 
 
 class Line(NamedTuple):
-    """2 beta (F_beta - F_inf) against log beta: the slope, and what Laplace leaves of the height."""
+    """2 beta (F_beta - F_inf) against log beta: the slope, what Laplace leaves of the height."""
 
     slope: float
     rest: float
