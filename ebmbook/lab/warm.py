@@ -42,12 +42,12 @@ def train(y: Tensor, beta: Tensor, start: list[float], n_steps: int = 120) -> Te
         start: of both radii, or of the one that both axes share (k = 1); 0 stays shut.
     """
     first = torch.tensor(start, dtype=y.dtype, device=y.device)
-    free = (first != 0).to(y)  # a radius of 0 would stay there in theory, but for rounding
+    free = (first != 0).to(y)  # by theory a radius of 0 feels no slope; by rounding it does
     found = inference.lbfgs_argmin(
         lambda w: free_energies(y, beta, (w * free).expand(-1, 2)).sum(1),
         first.expand(len(y), -1), n_steps, tolerance=1e-6,
     )  # fmt: skip
-    return (found.y * free).abs()  # a radius and its negative are the same curve
+    return found.y.abs()  # a radius and its negative are the same curve
 
 
 def train_all(y: Tensor, betas: Tensor, start: list[float]) -> Tensor:

@@ -106,6 +106,12 @@ def test_sectors_hold_what_draws_put_there():
             cooling.laws(beta, bad)
 
 
+def test_draws_have_the_moments_of_the_blurred_curve():
+    """w_k^2 / 2 + 1 / (2 beta): 2.5 and 1.625 at beta = 1, with an error below 0.01."""
+    y = cooling.drawn(100_000, 1.0, torch.Generator().manual_seed(0))
+    assert y.square().mean(0).tolist() == pytest.approx([2.5, 1.625], abs=0.04)
+
+
 def test_in_the_cold_one_law_is_even_in_z_and_the_other_in_length():
     """At beta = 1000 the fog is 0.02 wide: sectors of z, and of length."""
     found = cooling.laws(1000.0)
