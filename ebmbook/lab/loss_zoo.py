@@ -1,0 +1,136 @@
+"""Losses side by side on LeCun et al.'s parabola: what each makes of the same networks.
+
+    learn       objectives x seeds in one pass; a seed has its own first weights, data and batches,
+                and they are the same for all objectives: what is compared is paired
+    weighted    MEE with limits to the weight of an example, to see which part of it does the harm
+    fixed_pit   what MEE pays, with a density, for a ravine that ignores the question
+
+MEE is 1 - p and NLL is -log p of the same example, so that the gradient of MEE is p times that of
+NLL: with a probability p an example that is answered badly has next to no weight, and with a
+density in its place one that is answered well can have any.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ebmref import losses, parabola
+from ebmref.parabola import Objective
+from ebmref.seeds import derive_seed
+
+# An argmin worse than half the best constant answer's mean error, 1/4, has not learned.
+BAR = 0.125
+# Below this relief no answer is twice as likely as another, at temperature one.
+FLAT = math.log(2)
+
+
+class Learned(NamedTuple):
+    """What s seeds of each of o objectives came to.
+
+    Attributes:
+        names: of the objectives.
+        model: all networks, the seeds of the first objective first.
+        score: see `parabola.Score`, `(o, s)` each.
+        x: `(n,)`, an even grid of [-1, 1].
+        off: `(o, s, n)`, |argmin_y E(x, y) - x^2| there, the argmin of 201 answers 0.01 apart.
+    """
+
+    names: tuple[str, ...]
+    model: nn.Module
+    score: parabola.Score
+    x: Tensor
+    off: Tensor
+
+    def of(self, name: str, what: str = "error") -> Tensor:
+        """A field of the score, or `off`, of the seeds of an objective: `(s,)` or `(s, n)`."""
+        values = self.off if what == "off" else getattr(self.score, what)
+        return values[self.names.index(name)]
+
+    def wrong(self, name: str) -> int:
+        """How many seeds answer worse than the bar."""
+        return int((self.of(name) > BAR).sum())
+
+    def flat(self, name: str) -> int:
+        """How many seeds have collapsed."""
+        return int((self.of(name, "relief") < FLAT).sum())
+
+
+def _source(seed: int, stream: str, device) -> torch.Generator:
+    return torch.Generator(device).manual_seed(derive_seed(seed, f"losses-{stream}"))
+
+
+def learn(
+    objectives: Mapping[str, Objective], n_seeds: int, n_steps: int, seed: int, *,
+    family: type[nn.Module] = parabola.Implicit, anneal: bool = False, device="cpu",
+) -> Learned:  # fmt: skip
+    """Train by each objective from the same first weights, on the same data and batches.
+
+    Args:
+        n_seeds: models of each objective, >= 1.
+        n_steps: of Adam; 0 leaves the first weights as they are.
+        family: of `parabola`.
+        anneal: see `parabola.train`.
+    """
+    model = family(n_seeds, _source(seed, "weights", device))
+    k = len(objectives)
+    for weights in model.parameters():
+        weights.data = weights.data.repeat(k, 1, 1)
+    if n_steps:
+        draws, chosen = _source(seed, "data", device), list(objectives.values())
+        for _ in parabola.train(model, chosen, n_steps, draws, anneal=anneal, own_data=True):
+            pass
+    score = parabola.Score(*(part.view(k, n_seeds).cpu() for part in parabola.score(model)))
+    x = torch.linspace(-1, 1, 101, device=device)
+    grid = parabola.grid_of_answers(n=201).to(device)
+    with torch.no_grad():
+        energy = model(x, torch.cat([x.square(), grid]))[1]
+    off = (grid[energy.argmin(-1)] - x.square()).abs().view(k, n_seeds, -1)
+    return Learned(tuple(objectives), model, score, x.cpu(), off.cpu())
+
+
+def weighted(low: float = 0.0, high: float = math.inf) -> losses.Loss:
+    """A loss with the gradient of NLL times p, p being kept between two limits.
+
+    Without limits that is the gradient of `losses.minimum_empirical_error`, and with two equal ones
+    that of NLL. Its value means nothing.
+
+    Args:
+        low, high: 0 <= low <= high; of a density, if that is what the answers are given by.
+    """
+
+    def loss(a: losses.Answers) -> Tensor:
+        nll = losses.negative_log_likelihood(a)
+        return (-nll).exp().detach().clamp(low, high) * nll
+
+    return loss
+
+
+def over(worse: Tensor, better: Tensor) -> Tensor:
+    """Of two paired rows of errors `(s,)`, the median ratio."""
+    return (worse / better).median()
+
+
+def fixed_pit(width: float) -> float:
+    """Mean density at (x, x^2) of E = |y| / width, which does not look at x, on the whole line.
+
+    Its density is exp(-|y| / w) / (2 w), and x is uniform on [-1, 1].
+    """
+    return math.sqrt(math.pi / width) / 4 * math.erf(width**-0.5)
+
+
+def surface(learned: Learned, name: str, n: int = 81) -> tuple[Tensor, Tensor, Tensor]:
+    """The energy of the first seed of an objective, above its minimum at each x.
+
+    Returns:
+        x `(n,)`, y `(n,)` and energies `(n, n)`, the first index being that of x.
+    """
+    device = next(learned.model.parameters()).device
+    x = torch.linspace(-1, 1, n, device=device)
+    y = parabola.grid_of_answers(n=n).to(device)
+    with torch.no_grad():
+        energy = learned.model(x, torch.cat([x.square(), y]))[1]
+    energy = energy[learned.names.index(name) * learned.off.shape[1]]
+    return x.cpu(), y.cpu(), (energy - energy.amin(-1, keepdim=True)).cpu()
