@@ -134,3 +134,17 @@ def surface(learned: Learned, name: str, n: int = 81) -> tuple[Tensor, Tensor, T
         energy = learned.model(x, torch.cat([x.square(), y]))[1]
     energy = energy[learned.names.index(name) * learned.off.shape[1]]
     return x.cpu(), y.cpu(), (energy - energy.amin(-1, keepdim=True)).cpu()
+
+
+def mean_density(learned: Learned, name: str) -> Tensor:
+    """What one minus the MEE of a density is, on average over x, of each seed: `(s,)`.
+
+    The integral is the training's, over 41 answers.
+    """
+    device = next(learned.model.parameters()).device
+    x, y = learned.x.to(device), parabola.grid_of_answers().to(device)
+    with torch.no_grad():
+        right, energy = learned.model(x, torch.cat([x.square(), y]))
+        log_z = (-energy).logsumexp(-1) + (y[1] - y[0]).log()
+    density = (-right - log_z).exp().mean(-1)
+    return density.view(len(learned.names), -1)[learned.names.index(name)].cpu()
