@@ -64,7 +64,8 @@ def _source(seed: int, stream: str, device) -> torch.Generator:
 
 def learn(
     objectives: Mapping[str, Objective], n_seeds: int, n_steps: int, seed: int, *,
-    family: type[nn.Module] = parabola.Implicit, anneal: bool = False, device="cpu",
+    family: type[nn.Module] = parabola.Implicit, anneal: bool = False, n_answers: int = 41,
+    device="cpu",
 ) -> Learned:  # fmt: skip
     """Train by each objective from the same first weights, on the same data and batches.
 
@@ -73,6 +74,7 @@ def learn(
         n_steps: of Adam; 0 leaves the first weights as they are.
         family: of `parabola`.
         anneal: see `parabola.train`.
+        n_answers: of the grid that losses see.
     """
     model = family(n_seeds, _source(seed, "weights", device))
     k = len(objectives)
@@ -80,7 +82,11 @@ def learn(
         weights.data = weights.data.repeat(k, 1, 1)
     if n_steps:
         draws, chosen = _source(seed, "data", device), list(objectives.values())
-        for _ in parabola.train(model, chosen, n_steps, draws, anneal=anneal, own_data=True):
+        steps = parabola.train(
+            model, chosen, n_steps, draws, anneal=anneal, own_data=True,
+            grid=parabola.grid_of_answers(n=n_answers),
+        )  # fmt: skip
+        for _ in steps:
             pass
     score = parabola.Score(*(part.view(k, n_seeds).cpu() for part in parabola.score(model)))
     x = torch.linspace(-1, 1, 101, device=device)
@@ -136,15 +142,58 @@ def surface(learned: Learned, name: str, n: int = 81) -> tuple[Tensor, Tensor, T
     return x.cpu(), y.cpu(), (energy - energy.amin(-1, keepdim=True)).cpu()
 
 
-def mean_density(learned: Learned, name: str) -> Tensor:
+def mean_density(learned: Learned, name: str, n_answers: int = 2001) -> Tensor:
     """What one minus the MEE of a density is, on average over x, of each seed: `(s,)`.
 
-    The integral is the training's, over 41 answers.
+    Args:
+        n_answers: that the integral is summed over; with those of the training, what it saw.
     """
     device = next(learned.model.parameters()).device
-    x, y = learned.x.to(device), parabola.grid_of_answers().to(device)
+    x, y = learned.x.to(device), parabola.grid_of_answers(n=n_answers).to(device)
     with torch.no_grad():
         right, energy = learned.model(x, torch.cat([x.square(), y]))
         log_z = (-energy).logsumexp(-1) + (y[1] - y[0]).log()
     density = (-right - log_z).exp().mean(-1)
     return density.view(len(learned.names), -1)[learned.names.index(name)].cpu()
+
+
+def row(learned: Learned, name: str) -> dict[str, object]:
+    """A row of a table: medians of the seeds of an objective, and how many are flat or wrong."""
+    whats = ("error", "relief", "lead", "ranking")
+    error, relief, lead, ranking = (float(learned.of(name, what).median()) for what in whats)
+    return {
+        "relief": f"{relief:.2f}", "collapsed": learned.flat(name),
+        "lead": f"{lead:.2f}", "ranking": f"{ranking:.3f}",
+        "error": f"{error:.3f}", "beyond the bar": learned.wrong(name),
+    }  # fmt: skip
+
+
+def told(learned: Learned, name: str, *whats: str) -> dict[str, object]:
+    """Numbers of an objective for the ledger.
+
+    Args:
+        whats: "error", whose median is told; "relief", "lead" or "ranking", a number a seed; "wrong"
+            or "flat", which are counts.
+    """
+    count = {"wrong": learned.wrong, "flat": learned.flat}
+
+    def number(what: str):
+        if what in count:
+            return count[what](name)
+        values = learned.of(name, what)
+        return values.median() if what == "error" else values
+
+    return {what: number(what) for what in whats}
+
+
+def limits(plain: Tensor, least: Tensor, most: Tensor) -> dict[str, object]:
+    """What limits of the weight do to the errors of seeds `(s,)`, paired, for the ledger."""
+    return {
+        "error": plain.median(),
+        "wrong": int((plain > BAR).sum()),
+        "wrong-share": float((plain > BAR).double().mean()),
+        "least-wrong": int((least > BAR).sum()),
+        "most-wrong": int((most > BAR).sum()),
+        "over-least": over(plain, least),
+        "over-most": over(plain, most),
+    }

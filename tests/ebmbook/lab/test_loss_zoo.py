@@ -89,6 +89,46 @@ class TestLearn:
         assert torch.allclose(energy, whole - whole.amin(1, keepdim=True), atol=1e-6)
 
 
+def test_mean_density_by_hand():
+    """A V of slope a on the right answer: a / (2 - the tails that [-0.5, 1.5] cuts off)."""
+    slope = 20.0
+
+    class Vs(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unused = torch.nn.Parameter(torch.zeros(2))
+
+        def forward(self, x, y):
+            n = len(x)
+            distance = slope * (x.square()[:, None] - y[n:]).abs()
+            right = slope * (x.square() - y[:n]).abs()
+            return right.expand(2, -1), torch.stack([distance, 0 * distance])
+
+    x = torch.linspace(-1, 1, 101)
+    learned = lab.Learned(("V", "flat"), Vs(), None, x, None)
+    a = x.square() + 0.5
+    mass = (2 - (-slope * a).exp() - (-slope * (2 - a)).exp()) / slope
+    assert lab.mean_density(learned, "V").item() == pytest.approx(
+        (1 / mass).mean().item(), rel=1e-3
+    )
+    assert lab.mean_density(learned, "flat").item() == pytest.approx(0.5, rel=1e-3)
+    # Between answers 0.05 apart a sum is no integral: of 1 / (0.05 sum exp(-20 |x^2 - y|)).
+    sums = 0.05 * (-slope * (x.square()[:, None] - torch.linspace(-0.5, 1.5, 41)).abs()).exp().sum(
+        1
+    )
+    coarse = lab.mean_density(learned, "V", n_answers=41)
+    assert coarse.item() == pytest.approx((1 / sums).mean().item(), rel=1e-4)
+
+
+def test_losses_see_as_many_answers_as_told():
+    """The same start and data; with a finer grid the sum of NLL is another."""
+    objective = {"NLL": Objective(NLL)}
+    coarse = lab.learn(objective, 2, 5, 3)
+    assert torch.equal(coarse.score.lead, lab.learn(objective, 2, 5, 3, n_answers=41).score.lead)
+    finer = lab.learn(objective, 2, 5, 3, n_answers=81)
+    assert not torch.equal(coarse.score.lead, finer.score.lead)
+
+
 def test_over_is_a_median_of_pairs():
     worse, better = torch.tensor([1.0, 6.0, 8.0]), torch.tensor([1.0, 2.0, 1.0])
     assert lab.over(worse, better) == 3
@@ -100,3 +140,26 @@ def test_a_pit_that_ignores_the_question_pays(width):
     x = (torch.arange(400_000, dtype=torch.float64) + 0.5) / 400_000
     by_hand = ((-x.square() / width).exp() / (2 * width)).mean()
     assert lab.fixed_pit(width) == pytest.approx(by_hand.item(), rel=1e-4)
+
+
+def test_what_is_told_of_an_objective():
+    rows = torch.tensor([[0.1, 0.2, 0.9], [0.5, 3.0, 0.6], [1.0, 1.5, 1.1], [0.9, 1.0, 0.8]])
+    score = parabola.Score(*rows[:, None])
+    learned = lab.Learned(("only",), None, score, None, None)
+    assert lab.row(learned, "only") == {
+        "relief": "0.60", "collapsed": 2, "lead": "1.10", "ranking": "0.900",
+        "error": "0.200", "beyond the bar": 2,
+    }  # fmt: skip
+    told = lab.told(learned, "only", "lead", "wrong", "error", "flat")
+    assert list(told) == ["lead", "wrong", "error", "flat"]
+    assert torch.equal(told["lead"], rows[2]) and (told["wrong"], told["flat"]) == (2, 2)
+    assert told["error"].item() == pytest.approx(0.2)
+
+
+def test_what_limits_do():
+    plain, least, most = torch.tensor([[0.2, 0.4, 0.1], [0.1, 0.2, 0.01], [0.2, 0.1, 0.1]])
+    found = {name: float(got) for name, got in lab.limits(plain, least, most).items()}
+    assert found == pytest.approx({
+        "error": 0.2, "wrong": 2, "wrong-share": 2 / 3, "least-wrong": 1, "most-wrong": 1,
+        "over-least": 2, "over-most": 1,
+    })  # fmt: skip
