@@ -172,8 +172,8 @@ def told(learned: Learned, name: str, *whats: str) -> dict[str, object]:
     """Numbers of an objective for the ledger.
 
     Args:
-        whats: "error", whose median is told; "relief", "lead" or "ranking", a number a seed; "wrong"
-            or "flat", which are counts.
+        whats: "error", whose median is told; "relief", "lead" or "ranking", a number a seed;
+            "wrong" or "flat", which are counts.
     """
     count = {"wrong": learned.wrong, "flat": learned.flat}
 
