@@ -227,8 +227,11 @@ class TestLearning:
         spread = ((a**3 + (2 - a) ** 3) / 6 - mean.square()).sqrt()
         lead = mean / spread
         assert lead.min() > 1.42 and lead.max() < 1.74
-        # The grid's mean of a V is off by less than a cell, 0.01, of at least 1/2.
+        # The grid's ends count whole, which makes means of a V larger by less than its cell, 0.01.
         assert score.lead.item() == pytest.approx(lead.mean().item(), rel=0.02)
+        away = (torch.linspace(-1, 1, 101).square()[:, None] - torch.linspace(-0.5, 1.5, 201)).abs()
+        on_grid = (away.mean(1) / (away.square().mean(1) - away.mean(1).square()).sqrt()).mean()
+        assert score.lead.item() == pytest.approx(on_grid.item(), rel=1e-4)
         assert score.ranking.item() == 1.0
 
     def test_no_added_level_moves_a_score(self):

@@ -59,8 +59,10 @@ def test_worst_deviation_leaves_out_what_is_no_normal():
 
 
 def test_starts_needed():
-    """Half of the starts are right: 1 - 2^-R = 0.95; the error by a difference."""
-    value, se = basins.needed(torch.tensor(0.5).double(), 10_000)
-    assert value.item() == pytest.approx(math.log2(20))
-    moved = basins.needed(torch.tensor(0.5001).double(), 10_000)[0]
-    assert se.item() == pytest.approx(abs((moved - value).item()) / 1e-4 * 0.005, rel=1e-3)
+    """Half or a fifth of the starts are right: 1 - (1 - q)^R = 0.95; the error by a difference."""
+    for q, by_hand in ((0.5, math.log2(20)), (0.2, math.log(20) / math.log(1.25))):
+        value, se = basins.needed(torch.tensor(q, dtype=torch.float64), 10_000)
+        assert value.item() == pytest.approx(by_hand)
+        moved = basins.needed(torch.tensor(q + 1e-6, dtype=torch.float64), 10_000)[0]
+        slope = abs((moved - value).item()) / 1e-6
+        assert se.item() == pytest.approx(slope * (q * (1 - q)) ** 0.5 / 100, rel=1e-3)

@@ -59,15 +59,17 @@ class TestLearn:
 
     def test_seeds_see_data_of_their_own(self):
         """From equal weights two seeds part in the first step."""
-        base = parabola.Regression(2, torch.Generator().manual_seed(0))
-        for weights in base.parameters():
-            weights.data = weights.data[:1].repeat(2, 1, 1)
-        apart = [torch.equal(*weights) for weights in base.parameters()]
-        draws = torch.Generator().manual_seed(1)
-        objective = [Objective(losses.energy_loss)]
-        (step,) = parabola.train(base, objective, 1, draws, own_data=True)
-        assert all(apart) and step[0] != step[1]
-        assert not torch.equal(*base.of_x.weights[0])
+
+        class Same(parabola.Regression):
+            def __init__(self, n_models, generator):
+                super().__init__(n_models, generator)
+                for weights in self.parameters():
+                    weights.data = weights.data[:1].repeat(n_models, 1, 1)
+
+        objective = {"energy": Objective(losses.energy_loss)}
+        before, after = (lab.learn(objective, 2, n, 5, family=Same) for n in (0, 1))
+        assert torch.equal(*before.of("energy", "off"))
+        assert not torch.equal(*after.model.of_x.weights[0])
 
     def test_no_steps_leave_the_first_weights(self):
         learned = lab.learn({"a": Objective(NLL), "b": Objective(MEE)}, 2, 0, 5)
