@@ -33,6 +33,7 @@ class Digits(NamedTuple):
 
 
 def digits(seed: int, *, device="cpu") -> Digits:
+    """A split of the 1,797 digits, and a shuffle, that the seed decides."""
     images = torch.tensor(load_digits().data / 16, dtype=torch.float64, device=device)
     source = torch.Generator(device).manual_seed(derive_seed(seed, "digits"))
     images = images[torch.randperm(len(images), generator=source, device=device)]

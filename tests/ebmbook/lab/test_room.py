@@ -16,6 +16,8 @@ def generator(seed=0):
 
 def test_the_area_counts_pairs_and_halves_ties():
     low, high = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([1.0, 3.0])
+    assert lab.auc(low, high + 0.01, digits=1).value == lab.auc(low, high).value
+    assert lab.auc(low, high + 0.01).value > lab.auc(low, high).value
     pairs = [(b > a) + 0.5 * (b == a) for a in low.tolist() for b in high.tolist()]
     assert lab.auc(low, high).value == pytest.approx(sum(pairs) / 6)
     assert lab.auc(high, low).value == pytest.approx(1 - sum(pairs) / 6)
@@ -42,16 +44,31 @@ def test_the_grid_holds_every_combination(d):
     assert len(lab.grid(d)) == lab.PER_ANGLE[d] ** d
 
 
-@pytest.mark.parametrize("beta", [math.inf, 7.0])
-def test_the_energy_is_the_free_energy_of_the_grid(beta):
-    learned = lab.learn(2, beta, 3, 1, 0)
+def test_the_warm_energy_is_the_free_energy_of_the_grid():
+    learned = lab.learn(2, 7.0, 3, 1, 0)
     y = torch.randn(5, 2, generator=generator())
     points = learned.net(learned.codes)
     table = (y[:, None] - points[:, None]).square().sum(-1)
-    want = free_energy(table, beta)
+    want = free_energy(table, 7.0)
     assert learned.energy(y).shape == (3, 5)
     assert torch.allclose(learned.energy(y), want, atol=1e-5)
     assert torch.allclose(learned.energy(y.expand(3, 5, 2)), want, atol=1e-5)
+
+
+@pytest.mark.parametrize("d, fine", [(1, 20_000), (2, 300)])
+def test_the_cold_energy_is_the_least_of_all_angles_not_of_the_grid(d, fine):
+    learned = lab.learn(d, math.inf, 2, 60, 0)
+    y = 2 * torch.randn(40, 2, generator=generator())
+    with torch.no_grad():
+        grid, every = (
+            torch.cdist(y.expand(2, -1, -1), learned.net(codes)).square().amin(-1)
+            for codes in (learned.codes, lab.grid(d, fine))
+        )
+    found = learned.energy(y)
+    assert found.shape == (2, 40) and (found <= grid + 1e-5).all()
+    # Here and there the best of a coarse grid lies in a basin that is not the deepest.
+    off, coarse = ((each - every).abs().quantile(0.9) for each in (found, grid))
+    assert float(off) < 1e-3 < float(coarse)
 
 
 def test_points_of_the_background_fill_box_and_middle():
@@ -97,7 +114,7 @@ def test_judged_heights_are_of_middle_over_answers():
 
     class Ellipse:
         def __call__(self, codes):
-            return (codes * torch.tensor([2.0, 1.5]))[None]
+            return codes.expand(1, *codes.shape[-2:]) * torch.tensor([2.0, 1.5])
 
     judged = lab.judge(lab.Learned(Ellipse(), lab.grid(1, 360), math.inf), 0, n=600)
     points = lab.middle_points(600, generator(1))
