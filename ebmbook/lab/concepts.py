@@ -11,7 +11,7 @@
                        the mask of least energy by search and by several descents
     over_one, zeros, Zeros
                        the energy itself: over one place, and where it should be zero
-    middle, typical, paired, told
+    middle, centre, short, typical, paired, told
                        many networks in a few numbers
     dots, frame, event, moved, landscape, ringed, bars, strips
                        scenes and networks in a figure
@@ -357,6 +357,18 @@ def middle(values) -> Middle:
         float(np.median(values)), float(values[i]), float(values[n - 1 - i]),
         float(values[0]), float(values[-1]),
     )  # fmt: skip
+
+
+def centre(values) -> tuple[float, float]:
+    """The median of networks, `(k,)`, and its standard error: what the interval's half-width is to
+    1.96 of a Gaussian."""
+    found = middle(values)
+    return found.median, (found.high - found.low) / (2 * 1.96)
+
+
+def short(value, digits: int = 2) -> float:
+    """A number without the digits that say nothing."""
+    return float(f"{float(value):.{digits}g}")
 
 
 def typical(values) -> int:

@@ -217,6 +217,11 @@ class TestManyNetworks:
         with pytest.raises(ValueError, match="two or more"):
             lab.middle([1])
 
+    def test_the_centre_has_an_error(self):
+        assert lab.centre(range(1, 21)) == pytest.approx((10.5, 9 / 3.92))
+        assert lab.centre([1.0, 1.0]) == (1, 0)
+        assert [lab.short(v) for v in (0.01938, 7.675, -123.4)] == [0.019, 7.7, -120]
+
     def test_the_network_in_the_middle(self):
         assert lab.typical([3.0, 1.0, 2.0]) == 2
         assert lab.typical(torch.tensor([4.0, 1.0, 2.0, 3.0])) == 2
