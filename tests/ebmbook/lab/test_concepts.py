@@ -189,7 +189,7 @@ class TestTheEnergy:
         assert places[0].tolist() == [-1, -1] and places[1].tolist() == [-1, 0]
         energy = torch.ones(1, 3, 9)
         energy[0, :, 1] = 0
-        target = torch.tensor([[[-1.0, 0.0], [-1.0, 0.5], [0.0, 0.0]]])
+        target = torch.tensor([[[-1.0, 0.0], [-1.0, 0.5], [2.0, 0.0]]])
         assert lab.lowest(energy, places, target).tolist() == [0.5]
 
     def test_zeros_of_an_energy_that_is_known(self, tasks):
