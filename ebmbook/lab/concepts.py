@@ -3,15 +3,17 @@
     SIZES, learn       networks of a concept, trained
     inquire            what they do on other tasks, with a control by the codes of others
     held_out_loss      the loss that they descend, there
-    codes, away, misled, Misled
-                       codes, and what the wrong ones do
+    codes, scenes_of, masks_of
+                       what is inferred, step by step
+    away, misled, Misled
+                       what the wrong codes do
     searched, from_starts, undercut
                        the mask of least energy by search and by several descents
     over_one, zeros, Zeros
                        the energy itself: over one place, and where it should be zero
-    middle, paired, told
+    middle, centre, short, typical, paired, told
                        many networks in a few numbers
-    dots, frame, ringed, strips
+    dots, frame, event, moved, landscape, ringed, bars, strips
                        scenes and networks in a figure
 
 Shapes: k networks side by side that never meet, n tasks of each.
@@ -139,6 +141,12 @@ def with_demos(tasks: Tasks, d: int) -> Tasks:
     return tasks._replace(demos=Scenes(*(part[:, :, :d] for part in tasks.demos)))
 
 
+def head(tasks: Tasks, n: int) -> Tasks:
+    """The first n tasks of each network."""
+    demos, query = (Scenes(*(part[:, :n] for part in each)) for each in tasks[:2])
+    return Tasks(demos, query, tasks.concept[:, :n], tasks.parameter[:, :n])
+
+
 def others(tasks: Tasks) -> Tasks:
     """The same questions about the concepts of other tasks, whose codes are `w.roll(1, 1)`."""
     return tasks._replace(
@@ -162,6 +170,17 @@ def scenes_of(model: concepts.Energy, tasks: Tasks, w: Tensor, n_steps: int = 5)
 def masks_of(model: concepts.Energy, tasks: Tasks, w: Tensor, n_steps: int = 5) -> list[Tensor]:
     """The attention that codes find in the questions, `(k, n, N)`, step by step."""
     return concepts.infer_mask(model, tasks.query.end, w, Inner(n_steps, "none"))
+
+
+def spread_out(tasks: Tasks, network: int) -> int:
+    """The task whose attended entities lie farthest apart, to be seen in a figure.
+
+    The one whose least distance between two of them is largest, among those of a network.
+    """
+    group = attended(tasks.query.end, tasks.query.mask)[0][network, ..., POSITION]
+    gap = (group[:, :, None] - group[:, None]).norm(dim=-1)
+    gap = gap + torch.eye(gap.shape[-1], device=gap.device) * 1e9
+    return int(gap.amin((1, 2)).argmax())
 
 
 def away(tasks: Tasks, w: Tensor, task: int = 0) -> Tensor:
@@ -340,6 +359,23 @@ def middle(values) -> Middle:
     )  # fmt: skip
 
 
+def centre(values) -> tuple[float, float]:
+    """The median of networks, `(k,)`, and its standard error: what the interval's half-width is to
+    1.96 of a Gaussian."""
+    found = middle(values)
+    return found.median, (found.high - found.low) / (2 * 1.96)
+
+
+def short(value, digits: int = 2) -> float:
+    """A number without the digits that say nothing."""
+    return float(f"{float(value):.{digits}g}")
+
+
+def typical(values) -> int:
+    """The network in the middle, or the lower of the two: its index in `(k,)`."""
+    return int(torch.as_tensor(values).argsort()[(len(values) - 1) // 2])
+
+
 def paired(values) -> tuple[float, float]:
     """95 % t-interval of the mean of differences that are paired by network, `(k,)`."""
     values = host(values)
@@ -389,14 +425,56 @@ def frame(ax, title: str, reach: float = 1.25) -> None:
         side.set(visible=True, linewidth=0.5)
 
 
-def ringed(ax, x: Tensor, a: Tensor, mask: Tensor, title: str) -> None:
-    """Entities `(n, 5)`, a ring as wide as the attention on each, a square about those meant."""
-    dots(ax, x, s=26)
-    for at, s in zip(host(x[:, POSITION]), host(a.sigmoid()), strict=True):
-        ax.plot(*at, "o", ms=13, mfc="none", mew=0.1 + 2.6 * s, mec=plots.MODEL,
-                alpha=float(0.15 + 0.85 * s))  # fmt: skip
-    dots(ax, x[mask], colour="none", marker="s", s=270, linewidths=0.9, edgecolors=plots.DATA)
+def event(ax, start: Tensor, end: Tensor, mask: Tensor, title: str) -> None:
+    """A scene `(n, 5)` before (open) and after (full) its attended entities were moved."""
+    dots(ax, start[~mask], s=16, alpha=0.3)
+    for pair in torch.stack([start, end], 1)[mask]:
+        ax.plot(*host(pair[:, POSITION]).T, color=plots.INK, lw=0.7)
+    rims = host(start[mask][:, COLOUR]).clip(0, 1)
+    dots(ax, start[mask], colour="none", s=40, linewidths=1.2, edgecolors=rims)
+    dots(ax, end[mask], s=22)
     frame(ax, title)
+
+
+def moved(ax, path: Tensor, end: Tensor, mask: Tensor, title: str) -> None:
+    """The way `(steps, n, 5)` of the attended entities, and crosses where it should have ended."""
+    dots(ax, path[0, ~mask], s=16, alpha=0.3)
+    for i in mask.nonzero()[:, 0]:
+        ax.plot(*host(path[:, i, POSITION]).T, ".-", ms=3, lw=1, color=plots.SAMPLER)
+    dots(ax, path[-1, mask], s=26)
+    dots(ax, end[mask], colour=plots.INK, marker="x", s=40, linewidths=1.2)
+    frame(ax, title)
+
+
+def landscape(ax, values: Tensor, reach: float) -> None:
+    """Values over the places of `grid`, dark where they are low."""
+    n = round(len(values) ** 0.5)
+    ax.imshow(
+        host(values).reshape(n, n).T, origin="lower", extent=(-reach, reach, -reach, reach),
+        cmap=plots.ENERGY_MAP,
+    )  # fmt: skip
+
+
+def ringed(ax, x: Tensor, a: Tensor, mask: Tensor, title: str, size: float = 1.0) -> None:
+    """Entities `(n, 5)`, a ring as wide as the attention on each, a square about those meant."""
+    dots(ax, x, s=26 * size**2)
+    for at, s in zip(host(x[:, POSITION]), host(a.sigmoid()), strict=True):
+        ax.plot(
+            *at, "o", ms=13 * size, mfc="none", mew=size * (0.1 + 2.6 * s), mec=plots.MODEL,
+            alpha=float(0.15 + 0.85 * s),
+        )  # fmt: skip
+    dots(
+        ax, x[mask], colour="none", marker="s", s=270 * size**2, linewidths=0.9 * size,
+        edgecolors=plots.DATA,
+    )  # fmt: skip
+    frame(ax, title)
+
+
+def bars(ax, a: Tensor, mask: Tensor) -> None:
+    """The attention on each entity, `(n,)`, in a colour of their own on those that are meant."""
+    colours = [plots.DATA if meant else plots.INK for meant in mask]
+    ax.bar(range(len(mask)), host(a.sigmoid()), color=colours)
+    ax.set(ylim=(0, 1), xticks=[], yticks=(0, 1), xlabel="entity")
 
 
 def strips(ax, rows: dict[str, Sequence[float] | Tensor], colour: str = plots.DATA) -> None:

@@ -95,11 +95,22 @@ class TestAsking:
         assert torch.equal(fewer.demos.end, tasks.demos.end[:, :, :2])
         assert torch.equal(fewer.query.end, tasks.query.end)
 
+    def test_the_first_tasks(self, model, tasks, w):
+        few = lab.head(tasks, 2)
+        assert torch.allclose(lab.codes(model, few), w[:, :2], atol=1e-6)
+        assert torch.equal(few.query.start, tasks.query.start[:, :2])
+        assert few.concept.shape == (K, 2) and few.parameter.shape == (K, 2, 4)
+
     def test_codes_of_others_are_those_rolled(self, model, tasks, w):
         other = lab.others(tasks)
-        assert torch.equal(lab.codes(model, other), w.roll(1, 1))
+        assert torch.allclose(lab.codes(model, other), w.roll(1, 1), atol=1e-6)
         assert torch.equal(other.parameter[:, 1], tasks.parameter[:, 0])
         assert torch.equal(other.query.end, tasks.query.end)
+
+    def test_entities_that_lie_farthest_apart(self, tasks):
+        group = concepts.scenes.attended(tasks.query.end, tasks.query.mask)[0][1, ..., POSITION]
+        least = [torch.pdist(four).min().item() for four in group]
+        assert lab.spread_out(tasks, 1) == int(np.argmax(least))
 
     def test_the_code_that_is_farthest_away(self, tasks, w):
         found = lab.away(tasks, w, 1)
@@ -109,10 +120,10 @@ class TestAsking:
             assert torch.equal(found[k, 3], w[k, int(np.argmax(gap))])
 
     def test_misled_to_the_decoys_and_to_the_others_place(self, model, tasks, w, monkeypatch):
-        """Of an inference that attends to the decoys in half of the tasks, and moves all attended
-        entities to where the other's place is."""
+        """Of an inference that attends to the decoys in two of three tasks, and moves all
+        attended entities to where the other's place is."""
         decoys = (~tasks.query.mask).float()
-        decoys[:, ::2] = tasks.query.mask[:, ::2].float()
+        decoys[:, ::3] = tasks.query.mask[:, ::3].float()
 
         def mask(model, x, code, inner):
             assert torch.equal(code, w.roll(1, 1))
@@ -127,7 +138,7 @@ class TestAsking:
         monkeypatch.setattr(concepts, "infer_mask", mask)
         monkeypatch.setattr(concepts, "infer_scene", scene)
         found = lab.misled(model, NEAR, tasks, w)
-        assert found.decoys.tolist() == [0.5, 0.5]
+        assert found.decoys.tolist() == pytest.approx([2 / 3, 2 / 3])
         assert found.theirs.abs().max() < 1e-6
 
 
@@ -178,7 +189,7 @@ class TestTheEnergy:
         assert places[0].tolist() == [-1, -1] and places[1].tolist() == [-1, 0]
         energy = torch.ones(1, 3, 9)
         energy[0, :, 1] = 0
-        target = torch.tensor([[[-1.0, 0.0], [-1.0, 0.5], [0.0, 0.0]]])
+        target = torch.tensor([[[-1.0, 0.0], [-1.0, 0.5], [2.0, 0.0]]])
         assert lab.lowest(energy, places, target).tolist() == [0.5]
 
     def test_zeros_of_an_energy_that_is_known(self, tasks):
@@ -206,6 +217,15 @@ class TestManyNetworks:
         with pytest.raises(ValueError, match="two or more"):
             lab.middle([1])
 
+    def test_the_centre_has_an_error(self):
+        assert lab.centre(range(1, 21)) == pytest.approx((10.5, 9 / 3.92))
+        assert lab.centre([1.0, 1.0]) == (1, 0)
+        assert [lab.short(v) for v in (0.01938, 7.675, -123.4)] == [0.019, 7.7, -120]
+
+    def test_the_network_in_the_middle(self):
+        assert lab.typical([3.0, 1.0, 2.0]) == 2
+        assert lab.typical(torch.tensor([4.0, 1.0, 2.0, 3.0])) == 2
+
     def test_paired_interval_by_hand(self):
         """Of 0, 1, 2: mean 1, standard error 1/sqrt(3), t of two degrees of freedom 4.303."""
         low, high = lab.paired(torch.tensor([0.0, 1.0, 2.0]))
@@ -227,6 +247,35 @@ class TestFigures:
         assert np.allclose(ax.collections[0].get_offsets(), x[:, POSITION])
         assert np.allclose(ax.collections[0].get_facecolors()[:, :3], x[:, COLOUR], atol=1e-6)
 
+    def test_an_event_is_open_before_and_full_after(self, tasks):
+        start, end, mask = (part[0, 0] for part in tasks.query)
+        _, ax = plt.subplots()
+        lab.event(ax, start, end, mask, "title")
+        others, before, after = (c.get_offsets() for c in ax.collections)
+        assert np.allclose(others, start[~mask][:, POSITION])
+        assert np.allclose(before, start[mask][:, POSITION])
+        assert np.allclose(after, end[mask][:, POSITION])
+        first = ax.lines[0].get_xydata()
+        assert np.allclose(first, torch.stack([start, end])[:, mask][:, 0, POSITION])
+
+    def test_a_way_ends_where_it_ends_and_the_truth_is_crossed(self, tasks):
+        start, end, mask = (part[0, 0] for part in tasks.query)
+        way = torch.stack([start, 0.5 * (start + end), 0.1 * start + 0.9 * end])
+        _, ax = plt.subplots()
+        lab.moved(ax, way, end, mask, "title")
+        assert len(ax.lines) == 4
+        assert np.allclose(ax.lines[0].get_xydata(), way[:, mask][:, 0, POSITION])
+        assert np.allclose(ax.collections[1].get_offsets(), way[-1][mask][:, POSITION])
+        assert np.allclose(ax.collections[2].get_offsets(), end[mask][:, POSITION])
+
+    def test_a_landscape_stands_the_right_way(self):
+        places = lab.grid(5, 1.0)
+        values = (places - torch.tensor([1.0, -1.0])).norm(dim=-1)
+        _, ax = plt.subplots()
+        lab.landscape(ax, values, 1.0)
+        shown = ax.images[0].get_array()
+        assert shown[0, -1] == 0 and ax.images[0].origin == "lower"
+
     def test_rings_are_as_wide_as_the_attention(self, tasks):
         x, mask = tasks.query.end[0, 0], tasks.query.mask[0, 0]
         _, ax = plt.subplots()
@@ -235,6 +284,15 @@ class TestFigures:
         assert torch.equal(widths > 1, mask)
         assert np.allclose(ax.collections[1].get_offsets(), x[mask][:, POSITION])
         assert ax.get_title() == "title" and ax.get_xlim() == (-1.25, 1.25)
+
+    def test_bars_are_as_high_as_the_attention(self, tasks):
+        mask = tasks.query.mask[0, 0]
+        _, ax = plt.subplots()
+        lab.bars(ax, torch.linspace(-2, 2, 8), mask)
+        heights = [bar.get_height() for bar in ax.patches]
+        assert np.allclose(heights, torch.linspace(-2, 2, 8).sigmoid())
+        colours = {bool(m): bar.get_facecolor() for m, bar in zip(mask, ax.patches, strict=True)}
+        assert colours[True] != colours[False]
 
     def test_strips_show_every_network_and_the_median(self):
         _, ax = plt.subplots()
