@@ -123,11 +123,7 @@ class Sought(NamedTuple):
 
 def sought(model: concepts.Energy, tasks: Tasks, n: int) -> Sought:
     """Read the first n scenes by descent and by search, to tell a bad energy from a bad descent."""
-    demos, query = tasks.demos, tasks.query
-    few = tasks._replace(
-        demos=type(demos)(*(part[:, :n] for part in demos)),
-        query=type(query)(*(part[:, :n] for part in query)),
-    )
+    few = lab.head(tasks, n)
     w, mask = lab.codes(model, few), few.query.mask
     m = int(mask[0, 0].sum())
     path = lab.masks_of(model, few, w, 20)
@@ -138,8 +134,8 @@ def sought(model: concepts.Energy, tasks: Tasks, n: int) -> Sought:
 def edge_shown(tasks: Tasks) -> tuple[Tensor, Tensor]:
     """Whether a dot of the first demonstration of "left" stands on the edge, and how likely it is.
 
-    Four dots start evenly in [-1, 1] and those beyond the edge c are moved to it, so that one stands
-    on it unless all four started left of c.
+    Four dots start evenly in [-1, 1] and those beyond the edge c are moved to it, so that one
+    stands on it unless all four started left of c.
 
     Returns:
         Shares over all tasks: counted, and 1 - ((1 + c) / 2)^4 averaged; scalars.

@@ -13,6 +13,7 @@ Shapes: k networks side by side that never meet, n tasks of each; see `ebmbook.l
 
 import dataclasses
 import functools
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +25,6 @@ from ebmbook.lab import concepts as lab
 from ebmbook.lab.concepts import by_model
 from ebmref import concepts
 from ebmref.concepts.scenes import CONCEPTS, POSITION, Family, Scenes, Tasks
-from ebmref.concepts.unrolling import Inner
 
 # Learning ----------------------------------------------------------------------------------------
 
@@ -233,7 +233,7 @@ def binned(exact: Tensor, away: Tensor, edge: tuple[float, ...], least: int = 10
         edge: increasing.
     """
     kept = []
-    for low, high in zip(edge, edge[1:], strict=False):
+    for low, high in itertools.pairwise(edge):
         rows = (away >= low) & (away < high)
         if int(rows.sum()) >= least:
             kept.append((away[rows].median(), exact[rows].double().mean(), rows.sum()))
