@@ -34,6 +34,12 @@ class TestBegun:
     def test_times_are_of_the_weights_and_not_of_the_steps(self):
         one, two = breaks.begun(NEAR, 2, 3), breaks.begun(NEAR, 2, 3, times=2)
         assert bool((two.slope > 3 * one.slope).all())
+        model = lab.first(2, 3, "steep", **breaks.SMALL)
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                p *= 1 if name == "log_steps" else 2
+        tasks = NEAR.tasks(2, 8, 3, lab.source(3, "steep-tasks"))
+        assert torch.allclose(two.loss, lab.held_out_loss(model, tasks), rtol=1e-5)
 
 
 class TestPaced:

@@ -64,6 +64,11 @@ class TestAsking:
         assert drawn.demos.mask.shape == (K, 5, 5, 8)
 
     def test_search_and_descent_read_the_first_scenes(self, model, tasks):
+        model = lab.double(model).float()
+        with torch.no_grad():
+            model.log_steps[:, 3] += 6
+        assert not torch.equal(*(lab.masks_of(model, tasks, 0 * lab.codes(model, tasks), n)[-1]
+                                 .argsort(-1) for n in (5, 6)))  # fmt: skip
         found = claims.sought(model, tasks, 3)
         w = lab.codes(model, tasks)[:, :3]
         mask = tasks.query.mask[:, :3]
@@ -128,6 +133,20 @@ class TestWaysDown:
         assert found.after.tolist() == pytest.approx(torch.minimum(still, moved).tolist(), abs=1e-4)
         assert found.steps.tolist() == torch.where(moved < still, 5.0, 1.0).tolist()
 
+    def test_networks_choose_apart_and_by_the_tuning_tasks(self, model, tasks, monkeypatch):
+        tuning = NEAR.tasks(K, N, 3, lab.source(9, "tuning"))
+        left = {0.1: [1.0, 4.0], 1.0: [3.0, 2.0]}
+
+        def generated(model, family, some, times, n_steps, shift=0):
+            other = some is tasks
+            return torch.tensor(left[times]) * (-1) ** other + 100 * other + 1000 * shift
+
+        monkeypatch.setattr(claims, "_generated", generated)
+        found = claims.ways_down(model, NEAR, tuning, tasks, ((0.1, 5), (1.0, 50)))
+        assert found.times.tolist() == pytest.approx([0.1, 1.0])
+        assert found.steps.tolist() == [5, 50]
+        assert found.after.tolist() == [99, 98] and found.wrong.tolist() == [1099, 1098]
+
     def test_the_wrong_code_is_that_of_the_task_before(self, model, tasks):
         found = claims.ways_down(model, NEAR, tasks, tasks, ((1.0, 5),))
         w = lab.codes(model, tasks)
@@ -156,12 +175,17 @@ class TestArms:
         path = claims.reach(model, tasks, w, 20, lab.source(1, "arm"))
         assert len(path) == 21 and path[0].shape == (K, N, 4, 2)
         group, s, _ = attended(tasks.query.start, tasks.query.mask)
+        start = path[0].clone().requires_grad_()
 
         def energy(angles):
             x = torch.cat([claims.hands(angles), group[..., COLOUR]], -1)
             return model(x, s, w)
 
         assert energy(path[-1]).mean() < energy(path[0]).mean()
+        (slope,) = torch.autograd.grad(energy(start).sum(), start)
+        u = model.log_steps[:, 1].exp()[:, None, None, None] * slope
+        step = u / (1 + u.square().sum((2, 3), keepdim=True)).sqrt()
+        assert torch.allclose(path[1], (start - step).detach(), atol=1e-6)
 
     def test_distance_of_hands_is_that_of_entities_there(self, tasks):
         angles = torch.rand(K, N, 4, 2, generator=lab.source(2, "angles"))

@@ -37,6 +37,8 @@ class TestPool:
 
     def test_fewer_demonstrations_and_other_types(self):
         got = self.POOL.tasks(1, 4, 2, lab.source(1, "rows"), dtype=torch.float64)
+        whole = self.POOL.tasks(1, 4, 3, lab.source(1, "rows"))
+        assert torch.equal(got.demos.end.float(), whole.demos.end[:, :, :2])
         assert got.demos.end.shape[2] == 2 and got.demos.end.dtype == torch.float64
         assert got.query.mask.dtype == torch.bool and got.concept.dtype == torch.int64
         with pytest.raises(ValueError, match="n_demos: expected 3 at most"):
@@ -54,8 +56,10 @@ class TestByConcept:
         model = lab.first(2, 2, "near", hidden=8, bumps=0)
         found = concepts.measure(model, TWO, tasks, Inner(2))
         got = several.by_concept(found, tasks, NAMES)
-        rows = tasks.concept[1] == 1
-        assert got["left"].after[1] == pytest.approx(float(found.after[1][rows].mean()), abs=1e-6)
+        for i, name in enumerate(NAMES):
+            rows = tasks.concept[1] == i
+            mean = float(found.after[1][rows].mean())
+            assert float(got[name].after[1]) == pytest.approx(mean, abs=1e-6)
         assert set(got) == set(NAMES)
 
 
