@@ -64,11 +64,6 @@ class TestAsking:
         assert drawn.demos.mask.shape == (K, 5, 5, 8)
 
     def test_search_and_descent_read_the_first_scenes(self, model, tasks):
-        model = lab.double(model).float()
-        with torch.no_grad():
-            model.log_steps[:, 3] += 6
-        assert not torch.equal(*(lab.masks_of(model, tasks, 0 * lab.codes(model, tasks), n)[-1]
-                                 .argsort(-1) for n in (5, 6)))  # fmt: skip
         found = claims.sought(model, tasks, 3)
         w = lab.codes(model, tasks)[:, :3]
         mask = tasks.query.mask[:, :3]
@@ -78,6 +73,16 @@ class TestAsking:
             read = lab.masks_of(model, tasks, lab.codes(model, tasks), n)[-1][:, :3]
             best = torch.zeros_like(mask).scatter(2, read.topk(4, -1).indices, True)
             assert torch.equal(share, (best == mask).all(-1).double().mean(1))
+
+    def test_descent_ends_after_five_steps_or_twenty(self, model, tasks, monkeypatch):
+        right = tasks.query.mask.float()
+        for n in (5, 20):
+            path = [1 - right[:, :2]] * 20
+            path[n - 1] = right[:, :2]
+            monkeypatch.setattr(lab, "masks_of", lambda *_, path=path: path)
+            found = claims.sought(model, tasks, 2)
+            assert found.descent.tolist() == [float(n == 5)] * K
+            assert found.longer.tolist() == [float(n == 20)] * K
 
 
 class TestEdgeShown:
