@@ -8,7 +8,6 @@ pages without a description.
 
 import html
 import re
-from pathlib import Path
 
 from docutils import nodes
 
@@ -19,7 +18,6 @@ SHARED_ID = re.compile(r'<section id="((?:exercise|solution)-content)">')
 EMPTY_HEADER = re.compile(r"<th\b([^>]*)>\s*(?:<p>\s*</p>)?\s*</th>")
 SCROLLS = re.compile(r'<div class="((?:ledger docutils|pst-scrollable-table-container)[^"]*)">')
 CALLED = re.compile(r'<summary aria-label="Toggle hidden content">')
-SEARCH = re.compile(r'(<button class="btn search-button-field[^>]*?) aria-label="[^"]*"')
 MOST = 160  # characters that search engines show
 
 
@@ -62,17 +60,7 @@ def mend(app, pagename, templatename, context, doctree) -> None:
         context["metatags"] = context.get("metatags", "") + tag
 
 
-def mend_search(app, exception) -> None:
-    """After all pages are written: the button is in the theme's template, beyond their bodies."""
-    if exception is None and app.builder.format == "html":
-        for path in Path(app.outdir).rglob("*.html"):
-            text = path.read_text(encoding="utf-8")
-            if (mended_text := SEARCH.sub(r"\1", text)) != text:
-                path.write_text(mended_text, encoding="utf-8")
-
-
 def setup(app):
     """Register with Sphinx, behind the theme and its extensions."""
     app.connect("html-page-context", mend, priority=900)
-    app.connect("build-finished", mend_search)
     return {"version": "1", "parallel_read_safe": True}
