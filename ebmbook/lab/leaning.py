@@ -7,6 +7,7 @@ likelihood of y given x on a grid of falls; that fixes F up to a function of x.
 
     Notches     the law of y given x, exactly, for several kappas side by side
     energy      F, a network of both
+    maps        F and the densities over all leans and falls
     judge       for each lean, how far the learned law is from the true one, and trivial ones are
     backwards   leans read off a fall, by the energy and by the law
 """
@@ -91,6 +92,28 @@ def batch(
     return lean, fall, (ring(n_grid, device) + turn).expand(*shape, n_grid)
 
 
+class Maps(NamedTuple):
+    """F, and log densities of the fall given the lean, learned and true, `(m, n_leans, n_falls)`.
+
+    Rows are leans and columns falls, both in rings.
+    """
+
+    energy: Tensor
+    learned: Tensor
+    true: Tensor
+
+
+@torch.no_grad()
+def maps(net: Networks, laws: Notches, n_leans: int, n_falls: int) -> Maps:
+    """On rings of leans and falls."""
+    m, device = len(laws.kappas), laws.kappas.device
+    lean = ring(n_leans, device).expand(m, n_leans)
+    fall = ring(n_falls, device).expand(m, n_leans, n_falls)
+    values = energy(net, lean, fall).double()
+    true = laws.log_prob(lean, fall).double()
+    return Maps(values, -values - log_z(values)[..., None], true)
+
+
 class Judged(NamedTuple):
     """For each of l leans, KL from the true law of the fall, `(m, l)` each but the last.
 
@@ -113,29 +136,25 @@ class Judged(NamedTuple):
 @torch.no_grad()
 def judge(net: Networks, laws: Notches, n_leans: int = 48, n_falls: int = 240) -> Judged:
     """Hold energies against their laws, on rings of leans and falls."""
-    m = len(laws.kappas)
-    lean = ring(n_leans, laws.kappas.device).expand(m, n_leans)
-    fall = ring(n_falls, laws.kappas.device).expand(m, n_leans, n_falls)
-    truth = laws.log_prob(lean, fall).double()
+    values, learned, truth = maps(net, laws, n_leans, n_falls)
+    fall = ring(n_falls, laws.kappas.device).double()
     cell = FULL_TURN / n_falls
-    values = energy(net, lean, fall).double()
-    z = log_z(values)
 
     def kl(log_q: Tensor) -> Tensor:
         return (truth.exp() * (truth - log_q)).sum(-1) * cell
 
     # The best von Mises law has the mean direction and the mean resultant length of the truth.
-    mean = (truth.exp()[..., None] * data.tips(fall).double()).sum(-2) * cell
+    mean = truth.exp() @ data.tips(fall) * cell
     length, middle = mean.norm(dim=-1), torch.atan2(mean[..., 1], mean[..., 0])
     k = concentration(length)[..., None]
     bump = k * ((fall - middle[..., None]).cos() - 1)
     bump = bump - (FULL_TURN * torch.special.i0e(k)).log()
     return Judged(
-        kl(-values - z[..., None]),
+        kl(learned),
         kl(truth.exp().mean(1, True).log().expand_as(truth)),
         kl(bump),
         kl(torch.full_like(truth, -math.log(FULL_TURN))),
-        z,
+        log_z(values),
     )
 
 

@@ -134,3 +134,16 @@ def test_backwards_takes_the_normaliser():
     off = (at[truth[0]] - (1 + math.pi)).cos().acos().rad2deg()
     assert (by_energy[0] > 0.4 * off - 3).all() and (by_energy[0] <= off + 3).all()
     assert by_energy.max() > 60
+
+
+def test_maps_are_densities_of_the_fall_for_each_lean():
+    got = lab.maps(Exact(LAWS, lambda lean: 2 * lean.sin()), LAWS, 6, 90)
+    assert got.energy.shape == got.learned.shape == got.true.shape == (3, 6, 90)
+    assert torch.allclose(got.learned, got.true, atol=1e-3)
+    mass = got.true.exp().mean(-1) * 2 * math.pi
+    assert torch.allclose(mass, torch.ones(3, 6).double(), atol=1e-4)
+    want = 2 * lab.ring(6).sin().double()[:, None] - got.true[1]
+    assert torch.allclose(got.energy[1], want, atol=1e-3)
+    sharp = got.true[2].argmax(-1)  # the fall that each lean makes likeliest
+    own = LAWS.log_shares(lab.ring(6).expand(3, 6))[2].argmax(-1)
+    assert ((lab.ring(90)[sharp] - LAWS.at[own]).cos() > 0.99).all()
