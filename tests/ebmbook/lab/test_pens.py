@@ -96,6 +96,8 @@ def test_falls_scatter_about_the_lean_by_kappa():
     off = (tip - lean)[2:]
     assert off.std().item() == pytest.approx(math.hypot(0.1, 0.01 / 2**0.5), rel=0.03)
     assert (lean[0] - lean[1]).abs().max() > 0.5
+    lean, tip = pens.falls((400.0,), 1, 4000, 0.0, generator(2))
+    assert (tip - lean).norm(dim=-1).square().mean().item() == pytest.approx(1 / 400, rel=0.1)
 
 
 def test_scores_by_hand():

@@ -175,6 +175,10 @@ def test_blindness_is_what_a_changed_energy_would_lose():
 
             want = kl(depth - h) - kl(depth)
             assert got.change[j, i].item() == pytest.approx(want, rel=1e-3, abs=1e-9)
+    seen = lab.blindness(Exact(SPOTS), SPOTS, SPOTS.centres[0], 0.5, torch.ones(1))
+    want = 0.3 + math.log(1 + 0.3 * (math.exp(-1) - 1))
+    assert seen.change.item() == pytest.approx(want, abs=1e-4)
+    assert seen.mass.item() == pytest.approx(0.3, abs=1e-4)
     free = lab.blindness(net, SPOTS, AVERAGE, 0.3, -got.free).change.diagonal()
     assert free.tolist() == pytest.approx([1e-3] * 2, rel=1e-3)
 
@@ -192,3 +196,16 @@ def test_learning_finds_the_notches_and_more_so_at_the_better_rate():
         lab.learn(SPOTS, "flow", 8, 1e-2, 2, 10, 0)
     one, two = (lab.learn(SPOTS, "energy", 4, 1e-2, 2, 2, 0, steep=s) for s in (1.0, 4.0))
     assert (one.weights[0] - two.weights[0]).abs().max() > 0.1
+
+
+def test_the_grid_moves_at_each_step(monkeypatch):
+    """Else an energy learns to hide wells between its points."""
+    seen = []
+
+    def spy(points, cell, draws, move=lab.shifted):
+        seen.append(move(points, cell, draws))
+        return seen[-1]
+
+    monkeypatch.setattr(lab, "shifted", spy)
+    lab.learn(SPOTS, "energy", 4, 1e-2, 1, 3, 0)
+    assert len(seen) == 3 and (seen[0] - seen[1]).abs().max() > 1e-3

@@ -23,6 +23,9 @@ def test_nearness_by_hand():
     assert got.length.item() == pytest.approx(0.5**0.5)
     assert got.to_words[0].tolist() == pytest.approx([0.5**0.5, 0.5**0.5, 2.5**0.5])
     assert got.neighbour.item() == pytest.approx(2**0.5)
+    words[0, 2] = torch.tensor([0.6, 0.8])
+    got = lab.nearness(torch.tensor([[0.5, 0.5]]), words)
+    assert got.neighbour.item() == pytest.approx((0.8**0.5 + 2 * 0.4**0.5) / 3)
     assert lab.nearness(torch.tensor([[0.5, 0.8]]), words).off_average.item() == pytest.approx(0.3)
 
 
