@@ -70,9 +70,8 @@ def test_the_side_is_where_the_number_must_lie(one, got, left, right):
 
 def test_tolerances_fill_a_third():
     """One in standard errors is of the number's."""
-    assert gauges.half_width(check("equals", 5.0, tolerance=0.3), Measure(5.0)) == pytest.approx(
-        0.9
-    )
+    got = gauges.half_width(check("equals", 5.0, tolerance=0.3), Measure(5.0))
+    assert got == pytest.approx(0.9)
     got = gauges.half_width(check("equals", 5.0, sigmas=4), Measure(5.0, 0.1))
     assert got == pytest.approx(1.2)
 

@@ -93,6 +93,7 @@ def rendered(recorded_book, tmp_path_factory) -> Book:
     book.edit(book.source("01-one"), "```{code-cell}\n:tags: [nbval-check-output]\n", MORE)
     book.edit(book.source("02-two"), "# Chapter two", "(second)=\n# Chapter two")
     (root / "book/references.bib").write_text(BIB)
+    (root / "book/_static/live/one.js").write_text("// the live figure of fig-one\n")
     index = "# Small\n\nA small book, with a first paragraph that says what it is & does.\n\n"
     index += "See {claim}`claim-one`.\n\n"
     index += "```{ledger} rates\n```\n\n```{bibliography}\n```\n"
@@ -357,10 +358,25 @@ def test_tables_have_headers_that_say_something_and_scroll_by_keyboard(page):
     assert scrolls and all('tabindex="0"' in found for found in scrolls)
 
 
-def test_folded_code_is_read_aloud_as_it_is_shown(page):
-    """An element's label hides its text."""
-    assert "<summary" in page and re.search(r"<summary[^>]*aria-label", page) is None
-    assert re.search(r"<button[^>]*search-button-field[^>]*aria-label", page) is None
+def test_buttons_are_called_what_they_read(page):
+    """Who speaks to a page says what is to be seen."""
+    assert "<summary>" in page and "<summary aria-label" not in page
+    (search,) = re.findall('<button class="btn search-button-field[^>]*>', page)
+    assert "aria-label" not in search
+
+
+def test_a_live_figure_loads_its_scripts_on_its_page_alone(rendered, page):
+    """In order, after the page is read, as plain files that a page from the disk can load; the
+    picture of the record is there for those without scripts."""
+    scripts = re.findall(r'<script ([^>]*)src="\.\./(_static/live/[^"?]*)[^>]*></script>', page)
+    named = [f"_static/live/{name}" for name in ("kit/pen.js", "kit/live.js", "one.js")]
+    assert [name for _, name in scripts] == named
+    assert all("defer" in how and "module" not in how for how, _ in scripts)
+    assert re.search(r'<link [^>]*href="\.\./_static/live/kit/live\.css', page)
+    assert all((rendered.root / "_build/html" / name).is_file() for name in named)
+    assert re.search(r'<figure[^>]* id="fig-one">\s*<img ', page)
+    for other in ("02-two", "index"):
+        assert "_static/live" not in (rendered.root / f"_build/html/book/{other}.html").read_text()
 
 
 def test_pages_are_described(rendered):
