@@ -153,17 +153,16 @@ def test_the_minimum_is_a_regression_across_the_curve():
     assert float(fit.beta) == pytest.approx(200, rel=0.15)
 
 
-def test_draws_even_in_length_are_refused_for_those_even_in_angle():
+def test_draws_even_in_length_are_rarer_where_the_curve_is_slow():
     w, source = torch.tensor([2.0, 1.5]).double(), torch.Generator().manual_seed(0)
     even = warm.length_draws(20_000, w, 200.0, source)
-    truth = warm.exact_draws(20_000, w, 200.0, source)
-    assert even.shape == truth.shape
-    got = warm.agreement(even, truth, w)
-    assert got.angle < 1e-10
+    assert even.shape == (20_000, 2)
     # A quarter of the length, by angle in units of the radii, from the slow side.
     z = torch.atan2(even[:, 1] / 1.5, even[:, 0] / 2).abs()
     slow = ((z < math.pi / 4) | (z > 3 * math.pi / 4)).double().mean()
     grid = torch.linspace(0, math.pi, 20_001).double()
     speed = (4 * grid.sin() ** 2 + 2.25 * grid.cos() ** 2).sqrt()
     at = (grid < math.pi / 4) | (grid > 3 * math.pi / 4)
-    assert float(slow) == pytest.approx(float(speed[at].sum() / speed.sum()), abs=0.015)
+    want = float(speed[at].sum() / speed.sum())
+    assert want < 0.47
+    assert float(slow) == pytest.approx(want, abs=0.015)
