@@ -118,6 +118,11 @@ class Moment(NamedTuple):
         """Mean error of D against D*, where points are, `(k,)`."""
         return ((logits.sigmoid() - self.best).abs() * self.weight).sum(1)
 
+    def reweighted(self, logits: Tensor) -> Tensor:
+        """JSD of the data from q exp(d), normalised: what a discriminator that is kept leaves."""
+        weighted = (self.q.log() + logits).softmax(1)
+        return gan.jensen_shannon(self.p.expand_as(weighted) * CELL, weighted)
+
     def value(self, logits: Tensor) -> Tensor:
         """Of the game, for logits on the grid `(k, m)`, by quadrature: `(k,)`."""
         return (self.p * logsigmoid(logits) + self.q * logsigmoid(-logits)).sum(1) * CELL

@@ -72,6 +72,8 @@ def test_numbers_of_a_moment(moments):
     assert torch.allclose(now.value(best), bound, atol=1e-6)
     assert (now.value(best + 0.5) < bound).all()
     assert torch.allclose(now.best, best.sigmoid(), atol=1e-9)
+    assert now.reweighted(best).max() < 1e-9
+    assert torch.allclose(now.reweighted(0 * best + 3), now.jsd, atol=1e-6)
     assert now.weight.sum(1).tolist() == pytest.approx([1, 1], abs=1e-4)
 
 
