@@ -110,7 +110,7 @@ def test_pulls_stand_in_rows():
     both = lab.pulls(np.array([[0.5], [2.0]]), np.array([[-1.0], [-2.0]]), np.array([[1.0], [2.0]]))
     assert both.shape == (2, 1, 2)
     assert both[1, 0] == pytest.approx(lab.best_pulls(2.0))
-    assert both.sum(-1).tolist() == pytest.approx([[1.0], [2.0]])
+    assert both.sum(-1).flatten() == pytest.approx([1.0, 2.0])
 
 
 def test_fits_arrive_where_steps_are_enough():
