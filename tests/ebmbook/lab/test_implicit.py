@@ -21,9 +21,9 @@ def test_draws_are_on_the_circle():
 
 
 def test_share_of_close_pairs_by_hand():
-    """Points at 0, 1 and 3 of a line: distances 1, 2 and 3."""
-    x, r = torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([0.5, 1.5, 2.5, 9.0])
-    assert lab.close_pairs(x, r).tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    """Points at 0, 1, 3 and 7 of a line: distances 1, 2, 3, 4, 6 and 7."""
+    x, r = torch.tensor([[0.0], [1.0], [3.0], [7.0]]), torch.tensor([0.5, 1.5, 2.5, 9.0])
+    assert lab.close_pairs(x, r).tolist() == pytest.approx([0, 1 / 6, 1 / 3, 1])
 
 
 def test_dimension_of_circle_and_plane():
@@ -78,6 +78,11 @@ def test_watched_discriminators_learn_and_their_pulls_are_slopes():
     assert (seen.gap[1] > seen.gap[0]).all() and (seen.value[1] > seen.value[0]).all()
     assert (seen.value <= 0).all() and (seen.value[1] > -math.log(4)).all()
     assert (seen.saturating[1] > 0).all() and (seen.non_saturating[1] > 0).all()
+
+
+def test_watched_kinds_stand_in_their_order():
+    seen = lab.watch((0.0, 3.0), 2, [60], generator(), generator(1), n_look=256)
+    assert (seen.gap[0, 0] > 3 * seen.gap[0, 1]).all()
 
 
 def test_pulls_by_hand():

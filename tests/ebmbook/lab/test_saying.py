@@ -40,6 +40,12 @@ def test_bins_by_hand():
     assert found[0].tolist() == pytest.approx([0.5, 1.0])
 
 
+def test_errors_of_either_sign_do_not_cancel():
+    told = torch.tensor([[0.1] * 5 + [0.9] * 5])
+    is_data = torch.tensor([[True] * 5 + [False] * 5])
+    assert lab.error(told, is_data).tolist() == pytest.approx([0.9])
+
+
 def test_the_truth_is_calibrated_and_a_shift_is_not():
     is_data, x = lab.labelled(20_000, torch.tensor([0.5, 0.5]), generator())
     best = lab.best_logit(x)
