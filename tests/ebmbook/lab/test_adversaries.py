@@ -115,7 +115,8 @@ def test_pulls_stand_in_rows():
 
 def test_fits_arrive_where_steps_are_enough():
     assert lab.fit_line(1.0, 2000) == pytest.approx((0.5, -1.0), abs=1e-3)
-    assert lab.fit_line(2.0, 1)[1] == pytest.approx(-0.1)  # Adam's first step is as long as its rate
+    # Adam's first step is as long as its rate.
+    assert lab.fit_line(2.0, 1)[1] == pytest.approx(-0.1)
     early, late = lab.fit_line(6.0, 300), lab.fit_line(6.0, 3000)
     assert -6 < late[1] < early[1] < 0
     trained = lab.train_lines([1.0, 3.0], 2, [1, 300], generator())

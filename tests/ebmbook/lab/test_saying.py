@@ -66,6 +66,9 @@ def test_ways_are_trained_in_their_order():
     with torch.no_grad():
         said = judges.net(points.repeat(4, 1, 1))
     assert torch.allclose(said[:2], judges.logits["equal"])
+    # A hundred points are enough to tell where data are.
+    both = torch.stack([judges.logits["overfit"].mean(0), lab.best_logit(points)[0]])
+    assert float(torch.corrcoef(both)[0, 1]) > 0.5
 
 
 def test_reweighting_by_nothing_leaves_the_base_s_mean():
