@@ -106,3 +106,20 @@ class TestRivals:
     def test_couplings_make_coordinates_fail(self):
         found = basins.rivals(1.0, 4, 5, d=4, n_random=40, n_trials=20)
         assert found["coordinates"].share.mean() < 0.9 < found["random"].share.mean()
+
+    def test_the_grid_is_laid_at_random(self, monkeypatch):
+        """In each trial and coordinate two values, 2 apart, which differ from trial to trial."""
+        seen, plain = [], inference.gradient_argmin
+
+        def spy(energy, y, *given):
+            seen.append(y)
+            return plain(energy, y, *given)
+
+        monkeypatch.setattr(inference, "gradient_argmin", spy)
+        basins.rivals(0.0, 1, 5, d=3, n_random=4, n_trials=50)
+        grid = seen[0][4 * 50 :][: 8 * 50].view(50, 8, 3)
+        low, high = grid.amin(1), grid.amax(1)
+        assert torch.allclose(high - low, torch.full((50, 3), 2.0))
+        assert ((grid == low[:, None]) | (grid == high[:, None])).all()
+        assert len(grid.unique(dim=1)[0]) == 8 and low.min() > -2 and low.max() < 0
+        assert low.std() == pytest.approx(2 / 12**0.5, rel=0.15)
