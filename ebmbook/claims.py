@@ -139,6 +139,11 @@ class Claim:
     finding: str = ""
     checks: tuple[Check, ...] = field(default=())
 
+    @property
+    def is_of_paper(self) -> bool:
+        """Whether a cited paper says it, and not the report."""
+        return self.id.startswith("paper-")
+
 
 def find_claims() -> Path | None:
     """`$EBMREF_CLAIMS`, else the folder `claims` with its files here, in `book/`, or above."""

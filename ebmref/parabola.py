@@ -8,7 +8,7 @@ Models that differ in seed and loss are trained in one pass: parameters and ener
 a leading dimension of models, and models never meet.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -31,15 +31,15 @@ class Implicit(nn.Module):
         """Energies of each pair `(n,), (n,)` and of each x with each of `(m,)` answers.
 
         Args:
-            x: `(n,)`.
-            y: `(n + m,)`, the right answers followed by the grid.
+            x: `(n,)`, for all models, or `(n_models, n)`.
+            y: `(n + m,)` or `(n_models, n + m)`, the right answers followed by the grid.
 
         Returns:
             `(n_models, n)` and `(n_models, n, m)`.
         """
-        n = len(x)
-        code_x = self.of_x(x[:, None])
-        right, grid = self.of_y(y[:, None]).split([n, len(y) - n], dim=1)
+        n = x.shape[-1]
+        code_x = self.of_x(x[..., None])
+        right, grid = self.of_y(y[..., None]).split([n, y.shape[-1] - n], dim=1)
         return (code_x - right).abs().sum(-1), _manhattan(code_x, grid)
 
 
@@ -52,9 +52,9 @@ class Regression(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """As `Implicit.forward`."""
-        n = len(x)
-        predicted = self.of_x(x[:, None])
-        return (predicted[..., 0] - y[:n]).abs(), (predicted - y[n:]).abs()
+        n = x.shape[-1]
+        predicted = self.of_x(x[..., None])
+        return (predicted[..., 0] - y[..., :n]).abs(), (predicted - y[..., None, n:]).abs()
 
 
 def _manhattan(a: Tensor, b: Tensor) -> Tensor:
@@ -62,21 +62,41 @@ def _manhattan(a: Tensor, b: Tensor) -> Tensor:
     return (a[:, :, None] - b[:, None]).abs().sum(-1)
 
 
+class Objective(NamedTuple):
+    """What a model is to minimise, and over which answers.
+
+    Attributes:
+        loss: of `losses`, or another function of `losses.Answers`.
+        radius: answers farther than this from the right one count as wrong.
+        finite: the grid is all the answers there are, the one nearest to x^2 is right, and the
+            free energy is of a sum: losses see probabilities. Else the right answer is x^2 itself
+            and the free energy is of an integral: losses see densities, which can exceed one.
+    """
+
+    loss: losses.Loss
+    radius: float = 0.3
+    finite: bool = False
+
+
 class Score(NamedTuple):
     """How a learned energy does on the parabola; `(n_models,)` each.
+
+    None of them is changed by a constant, or a function of x, that is added to the energy; error,
+    lead and ranking are not by a positive factor either.
 
     Attributes:
         error: mean over x of |argmin_y E(x, y) - x^2|, the argmin taken on the grid.
         relief: mean over x of max_y E - min_y E; a flat energy has none.
-        contrast: mean over x of (max_y E - min_y E) / mean_y E, for energies >= 0. It is
-            the same at every scale of E; a V with its foot on the parabola has 2 to 2.4.
+        lead: mean over x of (mean_y E - E(x, x^2)) / sd_y E, the standard deviation being over
+            the answers: a V with its foot on the parabola has 1.42 to 1.73, chance has 0. Of an
+            energy without any relief it is NaN.
         ranking: share of (x, y) on the grid, y farther than `radius` from x^2, whose energy
             is above that of (x, x^2).
     """
 
     error: Tensor
     relief: Tensor
-    contrast: Tensor
+    lead: Tensor
     ranking: Tensor
 
 
@@ -87,7 +107,7 @@ def grid_of_answers(low: float = -0.5, high: float = 1.5, n: int = 41) -> Tensor
 
 def train(
     model: nn.Module,
-    objectives: list[tuple[losses.Loss, float]],
+    objectives: Sequence[Objective | tuple],
     n_steps: int,
     generator: torch.Generator,
     *,
@@ -96,16 +116,19 @@ def train(
     learning_rate: float = 3e-3,
     grid: Tensor | None = None,
     anneal: bool = False,
+    own_data: bool = False,
 ) -> Iterator[Tensor]:
     """Fit the parabola with Adam; yields the loss of each model after each step.
 
     Args:
         model: maps `(x, y)` to energies, see `Implicit.forward`; its models are split evenly
             among the objectives, in order.
-        objectives: a loss with the radius outside which an answer counts as wrong.
+        objectives: see `Objective`; a tuple of its first fields will do.
         n_steps: steps of Adam.
-        generator: draws the data and the batches, the same for every model.
+        generator: draws the data and the batches.
         anneal: see `training.fit`.
+        own_data: the i-th model of each objective has data and batches of its own, the same for all
+            objectives; else all models have the same.
 
     Raises:
         ValueError: the models cannot be split evenly among the objectives.
@@ -113,23 +136,30 @@ def train(
     device = generator.device
     grid = (grid_of_answers() if grid is None else grid).to(device)
     cell = float(grid[1] - grid[0])
-    data = 2 * torch.rand(n_data, generator=generator, device=device) - 1
+    n_models, n_objectives = len(next(model.parameters())), len(objectives)
+    if n_models % n_objectives:
+        raise ValueError(
+            f"objectives: {n_models} models cannot be split among {n_objectives} of them"
+        )
+    each = (n_models // n_objectives,) if own_data else ()
+    data = 2 * torch.rand(*each, n_data, generator=generator, device=device) - 1
 
     def loss() -> Tensor:
-        chosen = torch.randint(n_data, (batch,), generator=generator, device=device)
-        x = data[chosen]
-        right, energy = model(x, torch.cat([x.square(), grid]))
-        if len(right) % len(objectives):
-            raise ValueError(
-                f"objectives: {len(right)} models cannot be split among {len(objectives)} of them"
-            )
-        shape = (len(objectives), -1)
-        right, energy = right.unflatten(0, shape), energy.unflatten(0, shape)
-        distance = (x.square()[:, None] - grid).abs()
-        values = [
-            function(losses.answers_on_grid(energy[i], right[i], distance, radius, cell)).mean(-1)
-            for i, (function, radius) in enumerate(objectives)
-        ]
+        chosen = torch.randint(n_data, (*each, batch), generator=generator, device=device)
+        x = data.gather(-1, chosen)
+        asked = x.repeat(n_objectives, 1) if own_data else x
+        answers = torch.cat([asked.square(), grid.expand(*asked.shape[:-1], -1)], -1)
+        right, energy = model(asked, answers)
+        right, energy = (e.unflatten(0, (n_objectives, -1)) for e in (right, energy))
+        distance = (x.square()[..., None] - grid).abs()
+        nearest = distance.argmin(-1, keepdim=True)
+        values = []
+        for i, (function, radius, finite) in enumerate(Objective(*given) for given in objectives):
+            exact = nearest.expand(*right[i].shape, 1)
+            known = energy[i].gather(-1, exact)[..., 0] if finite else right[i]
+            weight = 1.0 if finite else cell
+            seen = losses.answers_on_grid(energy[i], known, distance, radius, weight)
+            values.append(function(seen).mean(-1))
         return torch.stack(values).flatten()
 
     return fit(model, loss, n_steps, learning_rate, anneal=anneal)
@@ -138,8 +168,6 @@ def train(
 @torch.no_grad()
 def score(model: nn.Module, radius: float = 0.3, n: int = 101, grid: Tensor | None = None) -> Score:
     """Score every model on an even grid of x in [-1, 1].
-
-    The contrast of an energy that is zero everywhere is NaN.
 
     Raises:
         ValueError: a radius that leaves no answer farther than it.
@@ -151,9 +179,9 @@ def score(model: nn.Module, radius: float = 0.3, n: int = 101, grid: Tensor | No
     distance = (x.square()[:, None] - grid).abs()
     error = (grid[energy.argmin(-1)] - x.square()).abs().mean(-1)
     relief = energy.amax(-1) - energy.amin(-1)
-    contrast = (relief / energy.mean(-1)).mean(-1)
+    lead = ((energy.mean(-1) - right) / energy.std(-1, correction=0)).mean(-1)
     if not (distance > radius).any():
         raise ValueError(f"radius: expected one that some answer is farther than; got {radius}")
     above = (energy > right[..., None]) & (distance > radius)
     ranking = above.sum((-1, -2)) / (distance > radius).sum()
-    return Score(error, relief.mean(-1), contrast, ranking)
+    return Score(error, relief.mean(-1), lead, ranking)

@@ -11,7 +11,7 @@ from docutils import nodes
 from ledger_page import load
 from sphinx.errors import ExtensionError
 
-from ebmbook.press import downloads, notebooks
+from ebmbook.press import downloads, notebooks, report
 
 EXPLICIT = re.compile(r"(.+?)\s*<([^>]+)>", re.DOTALL)
 
@@ -19,8 +19,8 @@ EXPLICIT = re.compile(r"(.+?)\s*<([^>]+)>", re.DOTALL)
 class Texts:
     """What a role reads on the pages of this build."""
 
-    def __init__(self, app, page: str):
-        self.env, self.page = app.env, page
+    def __init__(self, app, page: str, judgements: list):
+        self.env, self.page, self.judgements = app.env, page, judgements
         self.figure = app.config.numfig_format["figure"]
 
     def __call__(self, role: str, target: str) -> str:
@@ -34,6 +34,9 @@ class Texts:
             return ", ".join(told) if role == "cite:t" else f"({', '.join(told)})"
         if explicit := EXPLICIT.fullmatch(target):
             return explicit[1]
+        if role == "claim":
+            found = next(one for one in self.judgements if one.claim.id == target)
+            return f"{report.name(found.claim)} ({found.verdict})"
         if role == "eq":
             page, number = self.env.get_domain("math").equations[target]
             place = nodes.make_id(f"equation-{target}")
@@ -70,7 +73,7 @@ def leave_notebooks(app, exception) -> None:
     for chapter in results:
         run = notebooks.read(Path(app.srcdir) / "book" / f"{chapter}.ipynb")
         own = [judgement for judgement in judgements if judgement.claim.chapter == chapter]
-        made = downloads.legible(chapter, run, Texts(app, f"book/{chapter}"), own)
+        made = downloads.legible(chapter, run, Texts(app, f"book/{chapter}", judgements), own)
         notebooks.write(made, Path(app.outdir) / "_sources" / "book" / f"{chapter}.ipynb")
 
 

@@ -1,27 +1,34 @@
 """The `{ledger}` directive: claims, verdicts and measured numbers, where the page asks.
 
     ```{ledger} why-energy      the claims of one chapter, each with its checks
-    ```{ledger} all                every claim of the report, a table a chapter
+    ```{ledger} all                every claim with all it stands on, a row each: the instrument
     ```{ledger} summary            how many claims have which verdict
     ```{ledger} badges why-energy  the claims of one chapter, each with its verdict, on a line
     ```{ledger} runs               which run of each chapter is shown
     ```{ledger} rates              how often the verdicts hold, a row a chapter, and what failed
+
+and the `{claim}` role, whose text is a claim's id: its name and verdict, which lead to its row on
+the page that the configuration calls `ledger_page`.
 
 Reads the claims, the results that the notebooks carry and the rates that a sweep left, so that a
 page can only show what the notebooks beside it measured. Leaves `_static/ledger.json` for machines.
 """
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
+from functools import lru_cache, partial
 from pathlib import Path
 
+import code_pages
+import ledger_rows
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 from sphinx.errors import ExtensionError
+from sphinx.util.docutils import SphinxRole
 
 from ebmbook import claims, rates
-from ebmbook.press import notebooks, sweep
+from ebmbook.press import errata, notebooks, report, sweep, told
 from ebmref.files import write_atomic
 
 BADGES = {
@@ -35,7 +42,36 @@ BADGES = {
 
 
 def load(srcdir: str) -> tuple[list[claims.Judgement], dict[str, dict]]:
-    """Every judgement, and each chapter's results, of the book in `srcdir`."""
+    """Every judgement, and each chapter's results, of the book in `srcdir`.
+
+    Raises:
+        ExtensionError: the claims or a notebook cannot be read; the text says which, and why.
+    """
+    return _load(srcdir, _state(srcdir))
+
+
+def load_rates(srcdir: str) -> dict[str, dict]:
+    """The rates of each chapter that was swept, each with whether they are "stale".
+
+    Raises:
+        ExtensionError: a file of rates is damaged.
+    """
+    return _load_rates(srcdir, _state(srcdir))
+
+
+def read_files(srcdir: str) -> list[Path]:
+    """What the ledger is made of."""
+    book = Path(srcdir) / "book"
+    return sorted([*book.glob("*.ipynb"), *book.glob("claims/*.yml"), *book.glob("rates/*.json")])
+
+
+def _state(srcdir: str) -> tuple:
+    """Changes when anything that was read does."""
+    return tuple((path, path.stat().st_mtime_ns) for path in read_files(srcdir))
+
+
+@lru_cache(maxsize=1)
+def _load(srcdir: str, state: tuple) -> tuple[list[claims.Judgement], dict[str, dict]]:
     book = Path(srcdir) / "book"
     try:
         results = {}
@@ -44,14 +80,15 @@ def load(srcdir: str) -> tuple[list[claims.Judgement], dict[str, dict]]:
             run = notebooks.read(path)
             results[chapter] = notebooks.results_of(run, path.name)
             results[chapter]["made"] = how_made(run.metadata["ebmref"])
+            results[chapter]["made-when"] = when_made(run.metadata["ebmref"])
         measures = {chapter: result["measures"] for chapter, result in results.items()}
         return claims.judge_all(notebooks.claims_in_order(), measures), results
     except (claims.LedgerError, notebooks.BookError) as error:
         raise ExtensionError(str(error)) from None
 
 
-def load_rates(srcdir: str) -> dict[str, dict]:
-    """The rates of each chapter that was swept, each with whether they are "stale"."""
+@lru_cache(maxsize=1)
+def _load_rates(srcdir: str, state: tuple) -> dict[str, dict]:
     found = {}
     try:
         for chapter in notebooks.chapters():
@@ -72,19 +109,25 @@ def how_often(claim: claims.Claim, swept: dict[str, dict]) -> str:
     return f"held in {rates.of_claim(found, claim)}{earlier}"
 
 
-def how_made(stamp: dict) -> str:
-    """When and from which commit a record was made, and over which changes it was carried."""
+def when_made(stamp: dict) -> str:
+    """When and from which commit a record was made, and over how many changes it was carried."""
     if "made_by" not in stamp:
         return "by the run of this build"
     made = stamp["made_by"]
     told = f"on {made['date']} from commit {made['commit'] or 'unknown'}"
-    steps = stamp.get("carried", [])
+    steps = len(stamp.get("carried", []))
+    return told + (f", carried over {steps} change{'s' * (steps > 1)}" if steps else "")
+
+
+def how_made(stamp: dict) -> str:
+    """When a record was made, and why it may stand though the code was changed since."""
+    told, steps = when_made(stamp), stamp.get("carried", [])
     if steps:
         places = sum(step["places"] for step in steps)
         told += (
-            f", and carried over {len(steps)} change{'s' * (len(steps) > 1)} of the code since: in "
-            f"the quick profile all results and outputs were equal to the last bit, and each of "
-            f"the {places} changed places ran{_vouched(steps)} (evidence {steps[-1]['evidence']})"
+            f" of the code since: in the quick profile all results and outputs were equal to the "
+            f"last bit, and each of the {places} changed places ran{_vouched(steps)} "
+            f"(evidence {steps[-1]['evidence']})"
         )
     return told
 
@@ -98,10 +141,45 @@ def _vouched(steps: list[dict]) -> str:
 
 
 def badge(judgement: claims.Judgement) -> str:
-    """The verdict that stands, as a coloured label; a broken one says so."""
+    """The verdict that stands; a broken one says so."""
     if not judgement.holds:
-        return f"{{bdg-danger}}`open: {judgement.claim.verdict} not borne out`"
-    return f"{{bdg-{BADGES[judgement.verdict]}}}`{judgement.verdict}`"
+        return f"open: {judgement.claim.verdict} not borne out"
+    return judgement.verdict
+
+
+def colour(judgement: claims.Judgement) -> str:
+    """Of its badge, by the names of the theme."""
+    return BADGES[judgement.verdict] if judgement.holds else "danger"
+
+
+class ClaimRole(SphinxRole):
+    """A claim's name and verdict, in one link to its row."""
+
+    def run(self) -> tuple[list[nodes.Node], list]:
+        judgements, _ = load(self.env.srcdir)
+        found = next((one for one in judgements if one.claim.id == self.text), None)
+        if found is None:
+            told = self.inliner.reporter.error(f"claim: no claim is called {self.text!r}")
+            return [], [told]
+        for path in read_files(self.env.srcdir):
+            if path.stem == found.claim.chapter:
+                self.env.note_dependency(str(path.relative_to(self.env.srcdir)))
+        shade = colour(found)
+        label = nodes.inline(
+            "",
+            badge(found),
+            classes=["sd-sphinx-override", "sd-badge", f"sd-bg-{shade}", f"sd-bg-text-{shade}"],
+        )
+        # No line may end between a name and its verdict's badge.
+        children = [nodes.Text(f"{report.name(found.claim)}\u00a0"), label]
+        page = self.env.config.ledger_page
+        if page not in self.env.found_docs:
+            return [nodes.inline("", "", *children, classes=["claim-link"])], []
+        address = self.env.app.builder.get_relative_uri(self.env.docname, page)
+        link = nodes.reference(
+            "", "", *children, refuri=f"{address}#{found.claim.id}", classes=["claim-link"]
+        )
+        return [link], []
 
 
 def item(text: str, first: bool = False) -> list[str]:
@@ -129,7 +207,7 @@ def chapter_lines(
         if claim.chapter != chapter:
             continue
         lines += [
-            f"**{claim.id}** ({claim.where}) {badge(judgement)} {how_often(claim, swept)}".rstrip(),
+            f"{{claim}}`{claim.id}` ({claim.where}) {how_often(claim, swept)}".rstrip(),
             f": {claim.says}",
             "",
         ]
@@ -192,47 +270,30 @@ def rate_lines(judgements: list[claims.Judgement], swept: dict[str, dict]) -> li
     return lines
 
 
-def all_lines(
-    judgements: list[claims.Judgement], chapters: set[str], swept: dict[str, dict]
-) -> list[str]:
-    """Every claim, a table a chapter; the name of an executed chapter leads to it."""
-    rows = defaultdict(list)
-    for judgement in judgements:
-        claim = judgement.claim
-        told = [claim.says]
-        if claim.finding:
-            told.append(f"*Found:* {claim.finding}")
-        told += [
-            f"{check.measure}: **{got or 'not measured'}**{'' if good else ', fails'}"
-            for check, got, good in judgement.outcomes
-        ]
-        name = "\n\n".join(filter(None, [claim.id, badge(judgement), how_often(claim, swept)]))
-        rows[claim.chapter].append([name, "\n\n".join(told)])
-    lines = []
-    for chapter, claimed in rows.items():
-        home = f"[](/book/{chapter}.ipynb)" if chapter in chapters else f"{chapter}, to come"
-        lines += [f"```{{rubric}} {home}", "```", ""]
-        lines += table(["Claim", "The report says"], "25 75", claimed)
-    return lines
-
-
 def summary_lines(judgements: list[claims.Judgement]) -> list[str]:
-    """How many claims have which verdict."""
-    count = Counter(judgement.verdict for judgement in judgements)
-    parts = [
-        f"{{bdg-{colour}}}`{count[verdict]} {verdict}`"
-        for verdict, colour in BADGES.items()
-        if count[verdict]
-    ]
+    """How many claims have which verdict, the report's and those of other papers apart."""
+    lines = []
+    for of, is_paper in (("of the report", False), ("of the papers around it", True)):
+        mine = [one for one in judgements if one.claim.is_of_paper == is_paper]
+        count = Counter(judgement.verdict for judgement in mine)
+        parts = [
+            f"{{bdg-{colour}}}`{count[verdict]} {verdict}`"
+            for verdict, colour in BADGES.items()
+            if count[verdict]
+        ]
+        if mine:
+            plural = "s" * (len(mine) != 1)
+            lines += [f"**{len(mine)} claim{plural} {of}:** {' '.join(parts)}", ""]
     broken = sum(not judgement.holds for judgement in judgements)
-    tail = f" **{broken} declared verdicts are not borne out by this run.**" if broken else ""
-    return [f"{len(judgements)} claims: {' '.join(parts)}{tail}"]
+    if broken:
+        lines += [f"**{broken} declared verdicts are not borne out by this run.**"]
+    return lines
 
 
 def badge_lines(judgements: list[claims.Judgement], chapter: str) -> list[str]:
     """The verdicts of one chapter on a line, for the box at its top."""
     mine = [one for one in judgements if one.claim.chapter == chapter]
-    return [" ".join(f"{one.claim.id} {badge(one)}" for one in mine)]
+    return [" ".join(f"{{claim}}`{one.claim.id}`" for one in mine)]
 
 
 def run_lines(results: dict[str, dict]) -> list[str]:
@@ -244,12 +305,16 @@ def run_lines(results: dict[str, dict]) -> list[str]:
             str(result["seed"]),
             result.get("device", "?"),
             ", ".join(f"{name} {got}" for name, got in result.get("versions", {}).items()),
-            result["made"],
+            result["made-when"],
         ]
         for chapter, result in results.items()
     ]
     header = ["Chapter", "Profile", "Seed", "Device", "Versions", "Made"]
     return table(header, "22 8 6 8 20 36", rows)
+
+
+class Words(nodes.General, nodes.TextElement):
+    """A line without an element around it."""
 
 
 class Ledger(Directive):
@@ -261,18 +326,16 @@ class Ledger(Directive):
     def run(self) -> list[nodes.Node]:
         env = self.state.document.settings.env
         judgements, results = load(env.srcdir)
-        book = Path(env.srcdir) / "book"
         swept = load_rates(env.srcdir)
-        read = [*book.glob("claims/*.yml"), *book.glob("rates/*.json")]
-        for path in [*read, *(book / f"{name}.ipynb" for name in results)]:
+        for path in read_files(env.srcdir):
             env.note_dependency(str(path.relative_to(env.srcdir)))
-        for code in (__file__, claims.__file__, rates.__file__):
+        for code in (__file__, ledger_rows.__file__, claims.__file__, rates.__file__):
             env.note_dependency(code)
         view, chapter = self.arguments[0], self.arguments[-1]
         known = {judgement.claim.chapter for judgement in judgements}
         if view == "all":
-            lines = all_lines(judgements, set(results), swept)
-        elif view == "summary":
+            return self.instrument(env, judgements, results, swept)
+        if view == "summary":
             lines = summary_lines(judgements)
         elif view == "badges" and chapter in known:
             lines = badge_lines(judgements, chapter)
@@ -287,8 +350,95 @@ class Ledger(Directive):
             asked = " ".join(self.arguments)
             raise self.error(f"ledger: {asked!r} is no chapter with claims, nor a view")
         node = nodes.container(classes=["ledger"])
-        self.state.nested_parse(StringList(lines, "claims"), self.content_offset, node)
+        self.parse(lines, node)
         return [node]
+
+    def parse(self, lines: list[str], node: nodes.Element) -> None:
+        """MyST into a node."""
+        self.state.nested_parse(StringList(lines, "claims"), self.content_offset, node)
+
+    def words(self, text: str) -> list[nodes.Node]:
+        """A line of MyST."""
+        node = nodes.container()
+        self.parse([text], node)
+        if len(node) == 1 and isinstance(node[0], nodes.paragraph):
+            return [Words("", "", *node[0].children)]
+        return node.children
+
+    def instrument(
+        self, env, judgements: list[claims.Judgement], results: dict, swept: dict
+    ) -> list[nodes.Node]:
+        """Map, filter and tables of all claims."""
+        env.metadata[env.docname]["ledger"] = True
+
+        def address(page: str) -> str:
+            return env.app.builder.get_relative_uri(env.docname, page)
+
+        chapters = {}
+        for chapter, result in results.items():
+            run = notebooks.read(Path(env.srcdir) / "book" / f"{chapter}.ipynb")
+            checked = {
+                check.measure: result["measures"][check.measure]
+                for one in judgements
+                if one.claim.chapter == chapter
+                for check in one.claim.checks
+                if check.measure in result["measures"]
+            }
+            headings = told.headings(run)
+            chapters[chapter] = ledger_rows.Chapter(
+                title=headings[0],
+                headings=headings,
+                told=told.told(run, result["measures"], checked),
+                made=result["made-when"],
+                page=address(f"book/{chapter}"),
+                swept=swept.get(chapter),
+            )
+        writer = ledger_rows.Writer(
+            words=self.words,
+            code=lambda module: address(code_pages.ask_for(env, module)),
+            how_often=lambda one: how_often(one.claim, swept),
+            errata=self.errata(env),
+        )
+        return [
+            ledger_rows.overview(judgements),
+            ledger_rows.controls(judgements, {name: one.title for name, one in chapters.items()}),
+            *ledger_rows.tables(judgements, chapters, writer),
+        ]
+
+    def errata(self, env) -> dict[str, str]:
+        """The address of each claim's erratum."""
+        page = env.config.errata_page
+        if page not in env.found_docs:
+            return {}
+        file = Path(env.srcdir) / "book" / "errata.yml"
+        env.note_dependency(str(file.relative_to(env.srcdir)))
+        try:
+            found = errata.load_errata(file)
+        except claims.LedgerError as error:
+            raise ExtensionError(str(error)) from None
+        address = env.app.builder.get_relative_uri(env.docname, page)
+        return {name: f"{address}#{one.claim}" for one in found for name in (one.claim, *one.also)}
+
+
+def anchors_of(env, chapter: str) -> list[str]:
+    """The anchors of a page's headings, in order; the title's is ""."""
+    return [
+        node["anchorname"].removeprefix("#")
+        for node in env.tocs[f"book/{chapter}"].findall(nodes.reference)
+    ]
+
+
+def resolve_anchors(app, doctree: nodes.document, docname: str) -> None:
+    """When all pages are read."""
+    if app.env.metadata[docname].get("ledger"):
+        ledger_rows.resolve(doctree, partial(anchors_of, app.env))
+
+
+def add_script(app, pagename, templatename, context, doctree) -> None:
+    """The filter, on the page that it filters."""
+    if app.env.metadata.get(pagename, {}).get("ledger"):
+        # Before MathJax, which draws what it is not told to leave.
+        app.add_js_file("ledger.js", loading_method="defer", priority=400)
 
 
 def leave_json(app, exception) -> None:
@@ -301,6 +451,13 @@ def leave_json(app, exception) -> None:
 
 def setup(app):
     """Register with Sphinx."""
+    app.add_config_value("ledger_page", "book/ledger", "env")
+    app.add_config_value("errata_page", "book/errata", "env")
+    bare = (lambda writer, node: None, lambda writer, node: None)
+    app.add_node(Words, html=bare, latex=bare, text=bare)
     app.add_directive("ledger", Ledger)
+    app.add_role("claim", ClaimRole())
+    app.connect("doctree-resolved", resolve_anchors)
+    app.connect("html-page-context", add_script)
     app.connect("build-finished", leave_json)
-    return {"version": "1", "parallel_read_safe": True}
+    return {"version": "2", "parallel_read_safe": True}

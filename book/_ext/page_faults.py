@@ -2,7 +2,8 @@
 
 Scripts for code that runs in the browser, which no page has, and which are declared twice; ids
 that an exercise shares with all others; header cells of tables with nothing in them; tables that
-scroll and cannot be reached by the keyboard; pages without a description.
+scroll and cannot be reached by the keyboard; buttons that are called otherwise than they read;
+pages without a description.
 """
 
 import html
@@ -16,6 +17,7 @@ THEBE_KERNEL = re.compile(r"<script>kernelName = .*?</script>", re.DOTALL)
 SHARED_ID = re.compile(r'<section id="((?:exercise|solution)-content)">')
 EMPTY_HEADER = re.compile(r"<th\b([^>]*)>\s*(?:<p>\s*</p>)?\s*</th>")
 SCROLLS = re.compile(r'<div class="((?:ledger docutils|pst-scrollable-table-container)[^"]*)">')
+CALLED = re.compile(r'<summary aria-label="Toggle hidden content">')
 MOST = 160  # characters that search engines show
 
 
@@ -35,6 +37,7 @@ def mended(body: str) -> str:
     body = THEBE_KERNEL.sub("", THEBE_CONFIG.sub("", body))
     body = SHARED_ID.sub(r'<section class="\1">', body)
     body = EMPTY_HEADER.sub(r"<td\1></td>", body)
+    body = CALLED.sub("<summary>", body)
     return SCROLLS.sub(r'<div class="\1" tabindex="0">', body)
 
 

@@ -121,6 +121,15 @@ def draft(chapter: str) -> NotebookNode:
     return notebook
 
 
+def prose(chapter: str) -> str:
+    """The words of the source, without its cells of code.
+
+    Raises:
+        BookError: as `draft`.
+    """
+    return "\n\n".join(cell.source for cell in draft(chapter).cells if cell.cell_type == "markdown")
+
+
 def parameters(chapter: str) -> dict[str, Any]:
     """Names and defaults in the chapter's parameters cell.
 

@@ -73,8 +73,10 @@ def stage(name: str, chosen: dict[str, Path]) -> Path:
     sources += [
         *CLAIMS.glob("*.yml"),
         *BOOK.glob("rates/*.json"),
-        *BOOK.glob("_static/*"),
+        *(path for path in BOOK.glob("_static/**/*") if path.is_file()),
         *BOOK.glob("_ext/*.py"),
+        *BOOK.glob("_templates/*"),
+        *BOOK.glob("errata.yml"),
     ]
     wanted = {path.relative_to(ROOT): path for path in sources}
     wanted |= {Path("book") / f"{chapter}.ipynb": path for chapter, path in chosen.items()}
@@ -83,7 +85,7 @@ def stage(name: str, chosen: dict[str, Path]) -> Path:
         if not copy.is_file() or copy.read_bytes() != path.read_bytes():
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-            if copy.parent.name in ("_static", "_ext"):
+            if {"_static", "_ext", "_templates"} & set(inside.parts):
                 # Sphinx looks at these only where a page has changed as well.
                 shutil.rmtree(target / "_build", ignore_errors=True)
     for copy in target.rglob("*"):

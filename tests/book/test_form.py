@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 
-from ebmbook.press import notebooks
+from ebmbook.press import notebooks, wording
 
 SOURCES = {chapter: notebooks.source_path(chapter).read_text() for chapter in notebooks.chapters()}
 IN_FORM = [chapter for chapter, text in SOURCES.items() if "{admonition} In short" in text]
@@ -39,6 +39,10 @@ class TestForm:
             for check in claim.checks
         }
         assert measured - told - checked == set()
+
+    def test_the_words_are_true_of_the_record(self, chapter):
+        """A new record that leaves a range is no mistake: read the paragraph it names again."""
+        assert wording.faults(chapter) == []
 
 
 def test_some_page_has_the_form():

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from scipy import integrate, stats
 
 from ebmref import data, inference, outcomes
 from ebmref.networks import Networks
@@ -96,23 +95,3 @@ def test_energy_learned_by_quadrature_has_a_well_at_each_outcome():
     with torch.no_grad():
         middle = net(torch.zeros(1, 1, 2))[:, 0, 0]
         assert (middle > net(LEFT_RIGHT[None])[..., 0].max(1).values + 3).all()
-
-
-@pytest.mark.parametrize("width, share", [(8, 0.48947), (16, 0.08421)])
-def test_how_often_a_third_word_is_nearest_the_average(width, share):
-    """Simulated vocabularies of 40 against the quadrature that the ledger quotes.
-
-    With u = |m|^2 = (1 + cos) / 2 of Beta((d-1)/2, (d-1)/2), a word is nearer than the two
-    averaged ones exactly if its cosine with m is above sqrt(u). Four standard errors.
-    """
-    law = stats.beta((width - 1) / 2, (width - 1) / 2)
-    exact, _ = integrate.quad(
-        lambda u: law.pdf(u) * (1 - law.cdf((1 + math.sqrt(u)) / 2) ** 38), 0, 1
-    )
-    assert exact == pytest.approx(share, abs=1e-5)
-    words = torch.randn(2000, 40, width, generator=generator(7))
-    words = words / words.norm(dim=-1, keepdim=True)
-    nearest = (words[:, :2].mean(1, True) - words).norm(dim=-1).argmin(1)
-    assert abs(float((nearest > 1).double().mean()) - exact) < 4 * math.sqrt(
-        exact * (1 - exact) / 2000
-    )

@@ -140,6 +140,21 @@ class TestMargin:
             losses.separation(losses.hinge, 7.0)
 
 
+class Distance(torch.nn.Module):
+    """The energy slope |y - x^2| + level(x), of one model."""
+
+    def __init__(self, slope=1.0, level=torch.zeros_like):
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+        self.slope, self.level = slope, level
+
+    def forward(self, x, y):
+        n = len(x)
+        distance = (x.square()[:, None] - y[n:]).abs()
+        right = self.slope * (x.square() - y[:n]).abs() + self.level(x)
+        return right[None], (self.slope * distance + self.level(x)[:, None])[None]
+
+
 class TestLearning:
     """Many models in one pass are many models."""
 
@@ -199,30 +214,78 @@ class TestLearning:
             assert torch.allclose(networks(x)[2], layers(x), atol=1e-6)
 
     def test_score_of_the_truth(self):
-        """The energy |y - x^2|: error below half a cell, relief above 1, contrast 2.2, no slip.
+        """The energy |y - x^2|: error below half a cell, relief above 1, no slip, a lead of a V.
 
-        With u = x^2 the foot of the V divides [-0.5, 1.5] into a = u + 1/2 and b = 2 - a; its
-        contrast is 4 max(a, b) / (a^2 + b^2), averaged over x by quadrature here.
+        With u = x^2 the foot of the V divides [-0.5, 1.5] into a = u + 1/2 and b = 2 - a. Its mean
+        is (a^2 + b^2) / 4 and its mean square (a^3 + b^3) / 6; the lead is averaged over x here.
         """
-
-        class Truth(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.unused = torch.nn.Parameter(torch.zeros(1))
-
-            def forward(self, x, y):
-                n = len(x)
-                distance = (x.square()[:, None] - y[n:]).abs()
-                return (x.square() - y[:n]).abs()[None], distance[None]
-
-        score = parabola.score(Truth())
+        score = parabola.score(Distance())
         assert score.error.item() <= 0.005 + 1e-6
         assert score.relief.item() > 1
         a = torch.linspace(-1, 1, 101).square() + 0.5
-        contrast = (4 * torch.maximum(a, 2 - a) / (a.square() + (2 - a).square())).mean()
-        # The grid's mean of a V is off by less than a cell, 0.01, of at least 1/2.
-        assert score.contrast.item() == pytest.approx(contrast.item(), rel=0.02)
+        mean = (a.square() + (2 - a).square()) / 4
+        spread = ((a**3 + (2 - a) ** 3) / 6 - mean.square()).sqrt()
+        lead = mean / spread
+        assert lead.min() > 1.42 and lead.max() < 1.74
+        # The grid's ends count whole, which makes means of a V larger by less than its cell, 0.01.
+        assert score.lead.item() == pytest.approx(lead.mean().item(), rel=0.02)
+        away = (torch.linspace(-1, 1, 101).square()[:, None] - torch.linspace(-0.5, 1.5, 201)).abs()
+        on_grid = (away.mean(1) / (away.square().mean(1) - away.mean(1).square()).sqrt()).mean()
+        assert score.lead.item() == pytest.approx(on_grid.item(), rel=1e-4)
         assert score.ranking.item() == 1.0
+
+    def test_no_added_level_moves_a_score(self):
+        """A function of x on top changes nothing, a factor nothing but the relief."""
+        plain = parabola.score(Distance())
+        lifted = parabola.score(Distance(3.0, lambda x: 5 + x))
+        assert lifted.relief.item() == pytest.approx(3 * plain.relief.item(), rel=1e-5)
+        for name in ("error", "lead", "ranking"):
+            wanted = getattr(plain, name).item()
+            assert getattr(lifted, name).item() == pytest.approx(wanted, rel=1e-4), name
+
+    def test_the_regression_family_cannot_be_flat(self):
+        """A V of slope one has a relief of half the interval's length or more, untrained too."""
+        score = parabola.score(parabola.Regression(50, torch.Generator().manual_seed(0)))
+        assert score.relief.min() > 0.99
+
+    def test_answers_that_are_finite_have_probabilities(self):
+        """The right one is the nearest of the grid, and the loss a sum's; by hand, for one model.
+
+        MEE is then 1 minus the softmax of minus the energies. A density would have 1 / cell of it.
+        """
+        model = parabola.Implicit(2, torch.Generator().manual_seed(0))
+        grid = torch.linspace(-0.5, 1.5, 9)
+        objectives = [
+            parabola.Objective(losses.minimum_empirical_error, finite=True),
+            (losses.minimum_empirical_error,),
+        ]
+        for weights in model.parameters():
+            weights.data = weights.data[:1].repeat(2, 1, 1)
+        draws = torch.Generator().manual_seed(4)
+        x = 2 * torch.rand(5, generator=draws) - 1
+        chosen = torch.randint(5, (3,), generator=draws)
+        with torch.no_grad():
+            asked = x[chosen]
+            right, energy = model(asked, torch.cat([asked.square(), grid]))
+        nearest = (asked.square()[:, None] - grid).abs().argmin(1)
+        finite = 1 - (-energy[0]).softmax(-1)[range(3), nearest].mean()
+        density = 1 - ((-right[1]).exp() / (0.25 * (-energy[1]).exp().sum(-1))).mean()
+        steps = parabola.train(
+            model, objectives, 1, torch.Generator().manual_seed(4), batch=3, n_data=5, grid=grid
+        )
+        assert torch.allclose(next(steps), torch.stack([finite, density]), atol=1e-6)
+
+    @pytest.mark.parametrize("family", [parabola.Implicit, parabola.Regression])
+    def test_each_model_may_have_questions_of_its_own(self, family):
+        """Energies of two models at two batches are those of each at its own."""
+        model = family(2, torch.Generator().manual_seed(0))
+        x = torch.tensor([[0.1, -0.7, 0.4], [0.9, 0.0, -0.2]])
+        grid = torch.linspace(-0.5, 1.5, 7)
+        both = model(x, torch.cat([x.square(), grid.expand(2, -1)], -1))
+        for i in range(2):
+            alone = model(x[i], torch.cat([x[i].square(), grid]))
+            for together, by_itself in zip(both, alone, strict=True):
+                assert torch.allclose(together[i], by_itself[i], atol=1e-6)
 
     def test_training_repeats(self):
         """The same seeds, the same weights, bit for bit."""

@@ -137,7 +137,7 @@ class Book:
 
 def make_book(root: Path) -> Book:
     """Lay out a two-chapter book with the real tool chain and package."""
-    for folder in ("ebmbook", "ebmref", "book/_ext", "book/_static"):
+    for folder in ("ebmbook", "ebmref", "book/_ext", "book/_static", "book/_templates"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / folder, root / folder, ignore=ignore)
     for file in ("_config.yml", "requirements.lock"):

@@ -1,0 +1,167 @@
+"""Losses side by side: the pairing, the limits of a weight, and what MEE pays."""
+
+import math
+
+import pytest
+import torch
+
+from ebmbook.lab import loss_zoo as lab
+from ebmref import losses, parabola
+from ebmref.losses import Answers
+from ebmref.parabola import Objective
+
+NLL, MEE = losses.negative_log_likelihood, losses.minimum_empirical_error
+
+
+def gradient(loss, energies):
+    """Of the energies of all answers, the first being right; `(m,)` to the same."""
+    e = torch.tensor(energies, dtype=torch.float64, requires_grad=True)
+    free = -(-e).logsumexp(0)
+    loss(Answers(e[0], e[1:].min(), e.min(), free)).backward()
+    return e.grad
+
+
+class TestWeighted:
+    @pytest.mark.parametrize("energies", [[0.3, 1.0, -0.5], [4.0, 0.0, 1.0], [-3.0, 0.0, 2.0]])
+    def test_without_limits_it_has_the_gradient_of_mee_and_with_one_weight_that_of_nll(
+        self, energies
+    ):
+        assert torch.allclose(gradient(lab.weighted(), energies), gradient(MEE, energies))
+        half = gradient(lab.weighted(0.5, 0.5), energies)
+        assert torch.allclose(half, 0.5 * gradient(NLL, energies))
+
+    def test_limits_bind_where_they_should(self):
+        """p = 0.9 of the right answer, or 0.1; the weight is p, at least 0.3 or at most 0.3."""
+        good, bad = [0.0, math.log(9)], [math.log(9), 0.0]
+        for low, high, weights in ((0.3, math.inf, (0.9, 0.3)), (0.0, 0.3, (0.3, 0.1))):
+            for energies, weight in zip((good, bad), weights, strict=True):
+                found = gradient(lab.weighted(low, high), energies)
+                assert torch.allclose(found, weight * gradient(NLL, energies))
+
+
+class TestLearn:
+    OBJECTIVES = {  # noqa: RUF012
+        "first": Objective(losses.square_square),
+        "again": Objective(losses.square_square),
+        "other": Objective(losses.hinge),
+    }
+
+    def test_what_is_compared_is_paired(self):
+        """The same objective twice is the same models; seeds differ, and so does another loss."""
+        learned = lab.learn(self.OBJECTIVES, 3, 20, 5)
+        error = learned.score.error
+        assert error.shape == (3, 3) and learned.off.shape == (3, 3, 101)
+        assert torch.equal(error[0], error[1]) and not torch.equal(error[0], error[2])
+        assert len(error[0].unique()) == 3
+        assert torch.equal(learned.of("other"), error[2])
+        assert torch.equal(learned.of("other", "lead"), learned.score.lead[2])
+        assert torch.allclose(learned.of("again", "off").mean(-1), error[1], atol=1e-6)
+
+    def test_seeds_see_data_of_their_own(self):
+        """From equal weights two seeds part in the first step."""
+
+        class Same(parabola.Regression):
+            def __init__(self, n_models, generator):
+                super().__init__(n_models, generator)
+                for weights in self.parameters():
+                    weights.data = weights.data[:1].repeat(n_models, 1, 1)
+
+        objective = {"energy": Objective(losses.energy_loss)}
+        before, after = (lab.learn(objective, 2, n, 5, family=Same) for n in (0, 1))
+        assert torch.equal(*before.of("energy", "off"))
+        assert not torch.equal(*after.model.of_x.weights[0])
+
+    def test_no_steps_leave_the_first_weights(self):
+        learned = lab.learn({"a": Objective(NLL), "b": Objective(MEE)}, 2, 0, 5)
+        assert torch.equal(learned.score.lead[0], learned.score.lead[1])
+
+    def test_counts(self):
+        score = parabola.Score(
+            torch.tensor([[0.1, 0.2, 0.126]]), torch.tensor([[0.7, 0.1, 0.6]]), *2 * [None]
+        )
+        learned = lab.Learned(("only",), None, score, None, None)
+        assert learned.wrong("only") == 2 and learned.flat("only") == 2
+
+    def test_a_surface_is_above_its_floor(self):
+        learned = lab.learn(self.OBJECTIVES, 2, 3, 5)
+        x, y, energy = lab.surface(learned, "other", n=21)
+        assert energy.shape == (21, 21) and torch.equal(energy.amin(1), torch.zeros(21))
+        with torch.no_grad():
+            whole = learned.model(x, torch.cat([x, y]))[1][4]
+        assert torch.allclose(energy, whole - whole.amin(1, keepdim=True), atol=1e-6)
+
+
+def test_mean_density_by_hand():
+    """A V of slope a on the right answer: a / (2 - the tails that [-0.5, 1.5] cuts off)."""
+    slope = 20.0
+
+    class Vs(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unused = torch.nn.Parameter(torch.zeros(2))
+
+        def forward(self, x, y):
+            n = len(x)
+            distance = slope * (x.square()[:, None] - y[n:]).abs()
+            right = slope * (x.square() - y[:n]).abs()
+            return right.expand(2, -1), torch.stack([distance, 0 * distance])
+
+    x = torch.linspace(-1, 1, 101)
+    learned = lab.Learned(("V", "flat"), Vs(), None, x, None)
+    a = x.square() + 0.5
+    mass = (2 - (-slope * a).exp() - (-slope * (2 - a)).exp()) / slope
+    assert lab.mean_density(learned, "V").item() == pytest.approx(
+        (1 / mass).mean().item(), rel=1e-3
+    )
+    assert lab.mean_density(learned, "flat").item() == pytest.approx(0.5, rel=1e-3)
+    # Between answers 0.05 apart a sum is no integral: of 1 / (0.05 sum exp(-20 |x^2 - y|)).
+    sums = 0.05 * (-slope * (x.square()[:, None] - torch.linspace(-0.5, 1.5, 41)).abs()).exp().sum(
+        1
+    )
+    coarse = lab.mean_density(learned, "V", n_answers=41)
+    assert coarse.item() == pytest.approx((1 / sums).mean().item(), rel=1e-4)
+
+
+def test_losses_see_as_many_answers_as_told():
+    """The same start and data; with a finer grid the sum of NLL is another."""
+    objective = {"NLL": Objective(NLL)}
+    coarse = lab.learn(objective, 2, 5, 3)
+    assert torch.equal(coarse.score.lead, lab.learn(objective, 2, 5, 3, n_answers=41).score.lead)
+    finer = lab.learn(objective, 2, 5, 3, n_answers=81)
+    assert not torch.equal(coarse.score.lead, finer.score.lead)
+
+
+def test_over_is_a_median_of_pairs():
+    worse, better = torch.tensor([1.0, 6.0, 8.0]), torch.tensor([1.0, 2.0, 1.0])
+    assert lab.over(worse, better) == 3
+
+
+@pytest.mark.parametrize("width", [1e-4, 0.01, 0.5])
+def test_a_pit_that_ignores_the_question_pays(width):
+    """By quadrature of exp(-x^2 / w) / (2 w) over x in [-1, 1]."""
+    x = (torch.arange(400_000, dtype=torch.float64) + 0.5) / 400_000
+    by_hand = ((-x.square() / width).exp() / (2 * width)).mean()
+    assert lab.fixed_pit(width) == pytest.approx(by_hand.item(), rel=1e-4)
+
+
+def test_what_is_told_of_an_objective():
+    rows = torch.tensor([[0.1, 0.2, 0.9], [0.5, 3.0, 0.6], [1.0, 1.5, 1.1], [0.9, 1.0, 0.8]])
+    score = parabola.Score(*rows[:, None])
+    learned = lab.Learned(("only",), None, score, None, None)
+    assert lab.row(learned, "only") == {
+        "relief": "0.60", "collapsed": 2, "lead": "1.10", "ranking": "0.900",
+        "error": "0.200", "beyond the bar": 2,
+    }  # fmt: skip
+    told = lab.told(learned, "only", "lead", "wrong", "error", "flat")
+    assert list(told) == ["lead", "wrong", "error", "flat"]
+    assert torch.equal(told["lead"], rows[2]) and (told["wrong"], told["flat"]) == (2, 2)
+    assert told["error"].item() == pytest.approx(0.2)
+
+
+def test_what_limits_do():
+    plain, least, most = torch.tensor([[0.2, 0.4, 0.1], [0.1, 0.2, 0.01], [0.2, 0.1, 0.1]])
+    found = {name: float(got) for name, got in lab.limits(plain, least, most).items()}
+    assert found == pytest.approx({
+        "error": 0.2, "wrong": 2, "wrong-share": 2 / 3, "least-wrong": 1, "most-wrong": 1,
+        "over-least": 2, "over-most": 1,
+    })  # fmt: skip
