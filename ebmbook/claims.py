@@ -16,6 +16,8 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator, ValidationError
 
+from ebmbook import forms
+
 SCHEMA = Path(__file__).with_name("claims.schema.json")
 COMPARISONS = ("at_most", "at_least", "equals")
 
@@ -214,24 +216,8 @@ def _in_words(fault: ValidationError, entries: Any) -> str:
         check = entry["checks"][inside[1]]
         name = check.get("measure") if isinstance(check, dict) else check
         label += f"check {inside[1] + 1 if name is None else repr(name)}: "
-    got, wanted = fault.instance, fault.validator_value
     field = inside[-1] if inside and isinstance(inside[-1], str) else ""
-    if fault.validator == "additionalProperties":
-        known = fault.schema["properties"]
-        told = f"unknown field {next(name for name in got if name not in known)!r}"
-    elif fault.validator == "required":
-        told = f"field {next(name for name in wanted if name not in got)!r} is missing"
-    elif fault.validator == "minLength" or got is None:
-        told = f"field {field!r} is missing"
-    elif fault.validator == "enum":
-        told = f"unknown {field} {got!r}; one of {', '.join(wanted)}"
-    elif fault.validator == "pattern":
-        told = f"{field} must be {fault.schema['description']}"
-    elif not field:
-        told = f"expected fields, got {got!r}"
-    else:
-        told = f"field {field!r} must be {wanted}, got {got!r}"
-    return " ".join((label + told).split())
+    return " ".join((label + forms.in_words(fault, field)).split())
 
 
 def _as_claim(chapter: str, entry: dict[str, Any]) -> Claim:

@@ -6,19 +6,22 @@ In units of the radii the plane has polar coordinates, y = r w t(a); a sector is
 in double precision.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from numpy.polynomial import legendre
 from scipy import optimize, stats
 from torch import Tensor
 
-from ebmref import data
+from ebmref import data, inference
 from ebmref.free_energy import free_energy, softmin
 
 RADII = (2.0, 1.5)
+RINGS = (0.9, 1.0, 1.1)  # radii r that part the cells of a sector
 DOUBLE = torch.float64
 
 
@@ -85,6 +88,57 @@ def lebesgue_turn(energy: Tensor, cell: float, low=0.1, high=100.0) -> Turn:
     return Turn(beta, float(free_energy(energy, beta, "lebesgue", cell=cell)))
 
 
+class Stalled(NamedTuple):
+    """Of descents in y: how many never left their start, how many ended off the curve."""
+
+    stuck: int
+    off: int
+
+
+def stalled(
+    form: Callable[[Tensor, float], Tensor], beta: float, generator: torch.Generator, n: int = 64
+) -> Stalled:
+    """By L-BFGS from even starts in the box of half-side 3; off is farther than 0.1.
+
+    Args:
+        form: of energies `(n, m)` and beta, `(n,)`: F.
+    """
+    device = generator.device
+    start = 6 * torch.rand(n, 2, generator=generator, dtype=DOUBLE, device=device) - 3
+    z, w = angles(256, device), radii(device)
+    end = inference.lbfgs_argmin(
+        lambda y: form(energies(y, z, w), beta), start, 200, tolerance=1e-7
+    ).y
+    away = energies(end, angles(4096, device), w).amin(-1).sqrt()
+    return Stalled(int(((end - start).norm(dim=1) < 1e-6).sum()), int((away > 0.1).sum()))
+
+
+def bounds_broken(
+    form: Callable[[Tensor, float], Tensor], energy: Tensor, betas: tuple[float, ...]
+) -> float:
+    """How far F leaves [min E, min(mean E, min E + log(m) / beta)], at most; 0 where it never does.
+
+    Args:
+        form: of energies `(n, m)` and beta, `(n,)`: F with the normalised measure.
+    """
+    least, mean = energy.amin(-1), energy.mean(-1)
+    worst = 0.0
+    for beta in betas:
+        f = form(energy, beta)
+        top = torch.minimum(mean, least + math.log(energy.shape[-1]) / beta)
+        worst = max(worst, float(torch.maximum(least - f, f - top).max()))
+    return worst
+
+
+def wrong_ways(energy: Tensor, betas: tuple[float, ...]) -> int:
+    """Answers `(n, m)` and rising betas between which F does not rise (counting) or fall (mean)."""
+    count, mean = (
+        torch.stack([free_energy(energy, b, measure) for b in betas]).diff(dim=0)
+        for measure in ("counting", "normalised")
+    )
+    return int((count <= 0).sum() + (mean >= 0).sum())
+
+
 class Line(NamedTuple):
     """2 beta (F_beta - F_inf) against log beta: the slope, what Laplace leaves of the height."""
 
@@ -114,7 +168,8 @@ class Laws(NamedTuple):
 
     Attributes:
         normaliser: of the first, with the Lebesgue measure of z; 2 pi^2 / beta in theory.
-        marginal, minimum: their masses in sectors of equal range of a, `(n_sectors,)`.
+        marginal, minimum: their masses in sectors of equal range of a, each parted into cells at
+            the radii `RINGS`: `(n_sectors, 4)`.
         apart: the total variation distance between the two.
     """
 
@@ -134,9 +189,7 @@ def laws(beta: float, n_sectors: int = 24, device="cpu") -> Laws:
         raise ValueError(f"n_sectors: expected a multiple of four; got {n_sectors}")
     w, fog = radii(device), (2 * beta) ** -0.5
     reach = 1 + 7 * fog / min(RADII)
-    nodes, weights = legendre.leggauss(math.ceil(reach * max(RADII) / (fog / 3)))
-    r = torch.tensor((nodes + 1) * reach / 2, device=device)
-    dr = torch.tensor(weights * reach / 2, device=device)
+    r, dr, ring = (torch.tensor(x, device=device) for x in _panels((0.0, *RINGS, reach), fog))
     n_round = 12 * n_sectors
     a = (angles(n_round, device) + math.pi / n_round)[: n_round // 4]
     y = r[:, None, None] * w * data.tips(a)
@@ -149,9 +202,23 @@ def laws(beta: float, n_sectors: int = 24, device="cpu") -> Laws:
     warm, sharp = (-beta * f).exp() * area, (-beta * least).exp() * area
     normaliser = 4 * float(warm.sum())
     warm, sharp = warm / warm.sum(), sharp / sharp.sum()
-    quarter = [law.sum(0).view(n_sectors // 4, -1).sum(1) / 4 for law in (warm, sharp)]
+    quarter = []
+    for law in (warm, sharp):
+        rings = torch.zeros(len(RINGS) + 1, law.shape[1], dtype=DOUBLE, device=device)
+        rings.index_add_(0, ring, law)
+        quarter.append(rings.T.reshape(n_sectors // 4, -1, len(rings)).sum(1) / 4)
     round_it = [torch.cat([q, q.flip(0), q, q.flip(0)]) for q in quarter]
     return Laws(normaliser, *round_it, float((warm - sharp).abs().sum() / 2))
+
+
+def _panels(edges: tuple[float, ...], fog: float):
+    """Gauss-Legendre on each panel: nodes, weights, and the panel of each."""
+    parts = []
+    for k, (low, high) in enumerate(itertools.pairwise(edges)):
+        half = (high - low) / 2
+        nodes, weights = legendre.leggauss(6 + math.ceil(2 * half * max(RADII) / (fog / 3)))
+        parts.append((low + (nodes + 1) * half, weights * half, np.full(len(nodes), k)))
+    return (np.concatenate(x) for x in zip(*parts, strict=True))
 
 
 def apart_in_the_cold(device="cpu") -> float:
@@ -165,21 +232,30 @@ def speeds(n: int, device="cpu") -> Tensor:
     return (radii(device).flip(0) * data.tips(angles(n, device))).norm(dim=-1)
 
 
-def drawn(n: int, beta: float, generator: torch.Generator) -> Tensor:
-    """Draws of y and z together, with z forgotten: an even angle, and fog. `(n, 2)`."""
+def drawn(n: int, beta: float, generator: torch.Generator, w: Tensor | None = None) -> Tensor:
+    """Draws of y and z together, with z forgotten: an even angle, and fog. `(n, 2)`.
+
+    Args:
+        w: other radii than the ellipse's, `(2,)`.
+    """
     like = {"generator": generator, "dtype": DOUBLE, "device": generator.device}
     z = 2 * math.pi * torch.rand(n, **like)
-    return radii(generator.device) * data.tips(z) + (2 * beta) ** -0.5 * torch.randn(n, 2, **like)
+    w = radii(generator.device) if w is None else w
+    return w * data.tips(z) + (2 * beta) ** -0.5 * torch.randn(n, 2, **like)
 
 
 def counted(y: Tensor, n_sectors: int = 24) -> Tensor:
-    """How many of the points `(n, 2)` lie in each sector: `(n_sectors,)`."""
+    """How many of the points `(n, 2)` lie in each cell of `Laws`: `(n_sectors, 4)`."""
     u = y / radii(y.device)
     turn = torch.atan2(u[:, 1], u[:, 0]) / (2 * math.pi) % 1
-    return torch.bincount((turn * n_sectors).long().clamp(max=n_sectors - 1), minlength=n_sectors)
+    sector = (turn * n_sectors).long().clamp(max=n_sectors - 1)
+    edges = torch.tensor(RINGS, dtype=DOUBLE, device=y.device)
+    n_rings = len(RINGS) + 1
+    cell = sector * n_rings + torch.bucketize(u.norm(dim=1), edges)
+    return torch.bincount(cell, minlength=n_sectors * n_rings).view(n_sectors, n_rings)
 
 
 def p_value(counts: Tensor, masses: Tensor) -> float:
-    """Pearson's chi-square: how well counts `(k,)` go with masses `(k,)` that sum to one."""
+    """Pearson's chi-square: how well counts go with masses of the same shape."""
     expected = masses * counts.sum() / masses.sum()
-    return float(stats.chisquare(counts.double().cpu(), expected.cpu()).pvalue)
+    return float(stats.chisquare(counts.double().cpu().flatten(), expected.cpu().flatten()).pvalue)

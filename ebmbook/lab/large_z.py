@@ -4,8 +4,8 @@ y is d points, each with an angle of its own on one ellipse, drawn from the mode
 F is a sum of d quadratures over one angle each, while the samplers face one z of dimension d.
 
     plainly     importance sampling: z from the prior, an even law over one turn
-    annealed    annealed importance sampling from an even law over so many turns: F is the same for
-                any number of them, but to MALA the ends of the range are walls
+    annealed    annealed importance sampling from an even law over so many turns, whose ends are
+                walls to MALA, or where the walls reflect, or where there are none: F is the same
 
 Both have the same number of evaluations of E, with a gradient counted as one.
 """
@@ -79,10 +79,10 @@ class Found(NamedTuple):
         return (self.error.abs() <= 2 * self.se).to(self.error)
 
 
-def schedule(last_step: float) -> tuple[list[float], list[float]]:
-    """Inverse temperatures, which grow as squares, and steps that shrink from 1 to the last one."""
+def schedule(last_step: float, first_step: float = 1.0) -> tuple[list[float], list[float]]:
+    """Inverse temperatures, which grow as squares, and steps that shrink from first to last."""
     betas = [((t + 1) / TEMPERATURES) ** 2 for t in range(TEMPERATURES)]
-    return betas, [1 / ((1 - b) + b / last_step) for b in betas]
+    return betas, [1 / ((1 - b) / first_step + b / last_step) for b in betas]
 
 
 def plainly(asked: Answers, generator: torch.Generator) -> Found:
@@ -94,19 +94,51 @@ def plainly(asked: Answers, generator: torch.Generator) -> Found:
 
 
 def annealed(
-    asked: Answers, turns: int, generator: torch.Generator, last_step: float = 0.12
-) -> Found:
+    asked: Answers, turns: int, generator: torch.Generator, last_step=0.12, first_step=1.0,
+    ends: str = "walls",
+) -> Found:  # fmt: skip
     """The free energies by annealing from an even prior over so many turns.
 
     Args:
         turns: >= 1; F is the same for any, and the walls are as far apart.
-        last_step: of MALA, where it is coldest.
+        last_step: of MALA, where it is coldest; first_step: where it is hot.
+        ends: "walls", where MALA refuses a proposal whole if one angle leaves the range; "reflect",
+            where an angle that leaves it is folded back into it; "wrap", where there is no range.
+
+    Raises:
+        ValueError: other ends.
     """
-    betas, steps = schedule(last_step)
-    got = annealed_free_energy(
-        _energy(asked), asked.y, _even(asked, turns), 1.0, PARTICLES, betas, steps, generator
-    )
+    if ends not in ("walls", "reflect", "wrap"):
+        raise ValueError(f"ends: expected walls, reflect or wrap; got {ends}")
+    betas, steps = schedule(last_step, first_step)
+    prior, energy = _even(asked, turns), _energy(asked)
+    if ends != "walls":
+        prior = Boundless(prior)
+    if ends == "reflect":
+        energy = _folded(energy, turns)
+    got = annealed_free_energy(energy, asked.y, prior, 1.0, PARTICLES, betas, steps, generator)
     return _found(asked, got)
+
+
+class Boundless:
+    """An even law over a box, whose density is the same outside: for energies that repeat."""
+
+    def __init__(self, box: Box):
+        self.box = box
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """From the box: `(n, d)`."""
+        return self.box.sample(n, generator)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Of `(n, d)`, in the box or not: `(n,)`."""
+        inside = self.box.log_prob(torch.zeros_like(z))
+        return inside + 0 * z.sum(-1)
+
+
+def _folded(energy: Callable[[Tensor, Tensor], Tensor], turns: int):
+    end = 2 * math.pi * turns
+    return lambda y, z: energy(y, end - (torch.remainder(z, 2 * end) - end).abs())
 
 
 def _even(asked: Answers, turns: int) -> Box:

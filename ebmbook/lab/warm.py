@@ -155,6 +155,24 @@ def negative_log_likelihood(y: Tensor, model: Model) -> Tensor:
     return model.beta[:, None] * f - (model.beta / math.pi).log()[:, None]
 
 
+def fit_minimum(y: Tensor, start: Tensor, n_steps: int = 120) -> Model:
+    """The opponent: radii by the mean of min_z E (orthogonal regression), beta from what is left.
+
+    One residual a point, across the curve, so that 1 / (2 beta) is its mean square.
+
+    Args:
+        y: `(s, n, 2)`; start: radii `(s, 2)`.
+    """
+
+    def least(w: Tensor) -> Tensor:
+        curve = w[:, None] * data.tips(angles(256, y.device))
+        cross = y.square().sum(-1)[..., None] - 2 * y @ curve.mT
+        return (cross + curve.square().sum(-1)[:, None]).amin(-1).mean(1)
+
+    w = inference.lbfgs_argmin(least, start, n_steps, tolerance=1e-7).y
+    return Model(w, 0.5 / least(w))
+
+
 def gaussian_nats(seen: Tensor, held: Tensor) -> Tensor:
     """Mean -log p of held-out points under the Gaussian of the seen ones' moments: `(s,)`."""
     mean = seen.mean(1, keepdim=True)
@@ -168,6 +186,15 @@ def gaussian_nats(seen: Tensor, held: Tensor) -> Tensor:
 def from_curve(y: Tensor, w: Tensor) -> Tensor:
     """Distance of each point `(n, 2)` to the ellipse of radii w `(2,)`: `(n,)`, by 4096 angles."""
     return torch.cdist(y, w * data.tips(angles(4096, y.device))).amin(1)
+
+
+def length_draws(n: int, w: Tensor, beta: float, generator: torch.Generator) -> Tensor:
+    """A law that is even in length, in the same fog: `(n, 2)`, by rejection."""
+    like = {"generator": generator, "dtype": w.dtype, "device": w.device}
+    z = 2 * math.pi * torch.rand(8 * n, **like)
+    speed = (w.flip(0) * data.tips(z)).norm(dim=-1)
+    z = z[torch.rand(8 * n, **like) < speed / w.max()][:n]
+    return w * data.tips(z) + (2 * beta) ** -0.5 * torch.randn(len(z), 2, **like)
 
 
 def exact_draws(n: int, w: Tensor, beta: float, generator: torch.Generator) -> Tensor:

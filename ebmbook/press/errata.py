@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 from jsonschema import Draft202012Validator, ValidationError
 
+from ebmbook import forms
 from ebmbook.claims import Claim, LedgerError, Measure
 from ebmbook.press import report, wording
 
@@ -147,20 +148,11 @@ def _in_words(fault: ValidationError, entries) -> str:
     name = entry.get("claim") if isinstance(entry, dict) else None
     label = f"{name or f'erratum {position + 1}'}: "
     field = inside[0] if inside else ""
-    got, wanted = fault.instance, fault.validator_value
-    if fault.validator == "additionalProperties":
-        known = fault.schema["properties"]
-        told = f"unknown field {next(key for key in got if key not in known)!r}"
-    elif fault.validator == "required":
-        told = f"field {next(key for key in wanted if key not in got)!r} is missing"
-    elif fault.validator == "minLength" or got is None:
-        told = f"field {field!r} is missing"
+    if fault.validator == "pattern":
+        told = f"field {field!r} must be a claim of the report, got {fault.instance!r}"
     elif fault.validator == "maxLength":
-        told = f"field {field!r} has {len(got)} characters, and {wanted} are two lines"
-    elif fault.validator == "pattern":
-        told = f"field {field!r} must be a claim of the report, got {got!r}"
-    elif not field:
-        told = f"expected fields, got {got!r}"
+        length, most = len(fault.instance), fault.validator_value
+        told = f"field {field!r} has {length} characters, and {most} are two lines"
     else:
-        told = f"field {field!r} must be {wanted}, got {got!r}"
+        told = forms.in_words(fault, field)
     return re.sub(r"\s+", " ", label + told)

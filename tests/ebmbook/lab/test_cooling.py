@@ -84,7 +84,7 @@ def test_the_normaliser_is_that_of_any_curve(beta):
     found = cooling.laws(beta)
     assert found.normaliser == pytest.approx(2 * math.pi**2 / beta, rel=1e-6)
     for masses in (found.marginal, found.minimum):
-        assert masses.shape == (24,) and float(masses.sum()) == pytest.approx(1)
+        assert masses.shape == (24, 4) and float(masses.sum()) == pytest.approx(1)
 
 
 def test_sectors_hold_what_draws_put_there():
@@ -97,10 +97,16 @@ def test_sectors_hold_what_draws_put_there():
     assert cooling.p_value(counts, found.minimum) < 1e-12
     even = 40_000 * found.minimum
     assert cooling.p_value(even, found.minimum) == 1
-    assert cooling.p_value(even.roll(6), found.minimum) < 1e-12
+    assert cooling.p_value(even.roll(6, 0), found.minimum) < 1e-12
+    # Neither another fog nor a circle passes.
+    assert cooling.p_value(counts, cooling.laws(8.0).marginal) < 1e-12
+    circle = torch.tensor([1.75, 1.75]).double()
+    other = cooling.drawn(40_000, beta, torch.Generator().manual_seed(1), circle)
+    assert cooling.p_value(cooling.counted(other), found.marginal) < 1e-12
     # Sectors of the angle in units of the radii, of which the second begins at 15 degrees.
     points = 1.1 * W * torch.tensor([[1.0, 0.0], [0.96, 0.28], [0.0, -1.0]]).double()
-    assert cooling.counted(points).nonzero().flatten().tolist() == [0, 1, 18]
+    assert cooling.counted(0.95 * points).nonzero().tolist() == [[0, 2], [1, 2], [18, 2]]
+    assert cooling.counted(1.05 * points)[:, 3].sum() == 3
     for bad in (0, 6):
         with pytest.raises(ValueError, match="n_sectors: expected a multiple of four"):
             cooling.laws(beta, bad)
@@ -115,9 +121,9 @@ def test_draws_have_the_moments_of_the_blurred_curve():
 def test_in_the_cold_one_law_is_even_in_z_and_the_other_in_length():
     """At beta = 1000 the fog is 0.02 wide: sectors of z, and of length."""
     found = cooling.laws(1000.0)
-    assert (found.marginal - 1 / 24).abs().max() < 2e-4
+    assert (found.marginal.sum(1) - 1 / 24).abs().max() < 2e-4
     lengths = cooling.speeds(24 * 200).view(24, 200).sum(1)
-    assert (found.minimum - lengths / lengths.sum()).abs().max() < 2e-4
+    assert (found.minimum.sum(1) - lengths / lengths.sum()).abs().max() < 2e-4
     limit = cooling.apart_in_the_cold()
     assert found.apart == pytest.approx(limit, abs=4e-4)
     length = adaptive(lambda z: math.hypot(2 * math.sin(z), 1.5 * math.cos(z)))
@@ -125,3 +131,34 @@ def test_in_the_cold_one_law_is_even_in_z_and_the_other_in_length():
         lambda z: abs(math.hypot(2 * math.sin(z), 1.5 * math.cos(z)) / length - 1 / (2 * math.pi))
     )
     assert limit == pytest.approx(uneven / 2, abs=1e-6)
+
+
+def test_the_density_is_the_bessel_function_of_the_page():
+    """A circle of radius 2, beta 3: beta / pi exp(-beta (|y|^2 + 4)) I_0(4 beta |y|)."""
+    y, beta = torch.tensor([[1.2, 0.5], [0.1, 2.2]]).double(), 3.0
+    energy = cooling.energies(y, cooling.angles(256), torch.tensor([2.0, 2.0]).double())
+    r = y.norm(dim=1)
+    want = beta / math.pi * (-beta * (r.square() + 4)).exp() * torch.special.i0(4 * beta * r)
+    found = beta / math.pi * (-beta * free_energy(energy, beta)).exp()
+    assert (found / want - 1).abs().max() < 1e-10
+
+
+def test_a_descent_of_the_printed_form_stalls():
+    found = [
+        cooling.stalled(form, 100.0, torch.Generator().manual_seed(1))
+        for form in (cooling.printed, free_energy)
+    ]
+    assert found[0].stuck >= 8 and found[0].off >= found[0].stuck
+    assert found[1] == (0, 0)
+
+
+def test_bounds_and_directions_can_be_broken():
+    energy, betas = torch.tensor([[0.0, 1.0], [2.0, 5.0]]).double(), (0.3, 1.0, 3.0)
+    assert cooling.bounds_broken(free_energy, energy, betas) < 1e-12
+    assert cooling.bounds_broken(cooling.printed, energy, (3.0,)) == pytest.approx(
+        2 + (math.exp(-6) + math.exp(-15)) / 6
+    )
+    up = cooling.bounds_broken(lambda e, b: e.mean(-1) + 0.25, energy, (0.01,))
+    assert up == pytest.approx(0.25)
+    assert cooling.wrong_ways(energy, betas) == 0
+    assert cooling.wrong_ways(energy, betas[::-1]) == 8

@@ -73,3 +73,19 @@ def test_bars_hold_where_two_of_them_reach():
         torch.tensor([0.0, 1.0, -3.0]), torch.tensor([0.1, 0.6, 1.0]), *2 * [torch.ones(3)]
     )
     assert found.covered.tolist() == [1, 1, 0]
+
+
+def test_ends_that_reflect_or_wrap_leave_f_as_it_is():
+    asked = large_z.answers(20, 2, source())
+    for ends in ("reflect", "wrap"):
+        found = large_z.annealed(asked, 1, source(1), ends=ends)
+        assert float(found.error.mean().abs()) < 0.15
+    with pytest.raises(ValueError, match="ends: expected walls"):
+        large_z.annealed(asked, 1, source(1), ends="none")
+
+
+def test_a_folded_energy_is_mirrored_at_its_ends():
+    fold = large_z._folded(lambda y, z: z, 1)
+    end = 2 * math.pi
+    z = torch.tensor([1.0, end + 0.5, -0.5, 2 * end + 0.25])
+    assert torch.allclose(fold(None, z), torch.tensor([1.0, end - 0.5, 0.5, 0.25]), atol=1e-5)

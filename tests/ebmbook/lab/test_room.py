@@ -96,6 +96,15 @@ def test_heat_gives_the_middle_back():
     assert float(warm.height.median()) > 5 * float(cold.height.median())
 
 
+def test_a_push_raises_the_box_and_a_pull_on_it_would_not():
+    box = lab.box_points(300, generator())
+    plain, pushed = (
+        float(lab.learn(1, math.inf, 2, 150, 201, push=push).energy(box).mean())
+        for push in (0.0, 4.0)
+    )
+    assert pushed > 1.1 * plain
+
+
 def test_trainings_differ_in_what_is_asked_alone():
     """After one step of Adam no weight is farther from another's than two rates."""
     made = [lab.learn(2, beta, 2, 1, 0) for beta in (math.inf, 10)]

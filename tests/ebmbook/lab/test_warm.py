@@ -140,3 +140,29 @@ def test_agreement_rings_for_either_part():
     assert ends.distance > 1e-3 and ends.angle < 1e-8
     # Moments: w^2 / 2 + 1 / (2 beta).
     assert (truth.square().mean(0) - w.square() / 2 - 1 / (2 * beta)).abs().max() < 0.08
+
+
+def test_the_minimum_is_a_regression_across_the_curve():
+    """Without fog exact; in fog its beta is that of the fog."""
+    w, source = torch.tensor([2.0, 1.5]).double(), torch.Generator().manual_seed(0)
+    still = warm.exact_draws(400, w, 1e8, source)[None]
+    start = torch.ones(1, 2).double()
+    assert (warm.fit_minimum(still, start).w - w).abs().max() < 2e-3
+    fit = warm.fit_minimum(warm.exact_draws(4000, w, 200.0, source)[None], start)
+    assert (fit.w - w).abs().max() < 0.02
+    assert float(fit.beta) == pytest.approx(200, rel=0.15)
+
+
+def test_draws_even_in_length_are_rarer_where_the_curve_is_slow():
+    w, source = torch.tensor([2.0, 1.5]).double(), torch.Generator().manual_seed(0)
+    even = warm.length_draws(20_000, w, 200.0, source)
+    assert even.shape == (20_000, 2)
+    # A quarter of the length, by angle in units of the radii, from the slow side.
+    z = torch.atan2(even[:, 1] / 1.5, even[:, 0] / 2).abs()
+    slow = ((z < math.pi / 4) | (z > 3 * math.pi / 4)).double().mean()
+    grid = torch.linspace(0, math.pi, 20_001).double()
+    speed = (4 * grid.sin() ** 2 + 2.25 * grid.cos() ** 2).sqrt()
+    at = (grid < math.pi / 4) | (grid > 3 * math.pi / 4)
+    want = float(speed[at].sum() / speed.sum())
+    assert want < 0.47
+    assert float(slow) == pytest.approx(want, abs=0.015)
