@@ -11,7 +11,7 @@
                        the mask of least energy by search and by several descents
     over_one, zeros, Zeros
                        the energy itself: over one place, and where it should be zero
-    middle, centre, short, typical, paired, told
+    middle, centre, short, typical, told
                        many networks in a few numbers
     dots, frame, event, moved, landscape, ringed, bars, strips
                        scenes and networks in a figure
@@ -374,13 +374,6 @@ def short(value, digits: int = 2) -> float:
 def typical(values) -> int:
     """The network in the middle, or the lower of the two: its index in `(k,)`."""
     return int(torch.as_tensor(values).argsort()[(len(values) - 1) // 2])
-
-
-def paired(values) -> tuple[float, float]:
-    """95 % t-interval of the mean of differences that are paired by network, `(k,)`."""
-    values = host(values)
-    reach = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return float(values.mean() - reach), float(values.mean() + reach)
 
 
 def told(values, digits: int = 2) -> str:

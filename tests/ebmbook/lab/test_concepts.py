@@ -226,11 +226,6 @@ class TestManyNetworks:
         assert lab.typical([3.0, 1.0, 2.0]) == 2
         assert lab.typical(torch.tensor([4.0, 1.0, 2.0, 3.0])) == 2
 
-    def test_paired_interval_by_hand(self):
-        """Of 0, 1, 2: mean 1, standard error 1/sqrt(3), t of two degrees of freedom 4.303."""
-        low, high = lab.paired(torch.tensor([0.0, 1.0, 2.0]))
-        assert (low, high) == pytest.approx((1 - 4.302653 / 3**0.5, 1 + 4.302653 / 3**0.5))
-
     def test_told(self):
         assert lab.told([0.5, 0.25, 1.0]) == "0.50 (0.25 to 1.0)"
         assert lab.told([6e-5, 2e-6, 16.0]) == (
