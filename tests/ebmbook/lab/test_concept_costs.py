@@ -5,8 +5,9 @@ import torch
 
 from ebmbook.lab import concept_costs as lab
 from ebmbook.lab import concepts as concepts_lab
+from ebmref import concepts
 from ebmref.concepts.scenes import Family
-from ebmref.concepts.unrolling import Inner
+from ebmref.concepts.unrolling import Inner, saved_bytes
 
 NEAR = Family(("near",))
 
@@ -55,6 +56,16 @@ def test_the_price_of_more_steps():
     assert all(each.seconds > 0 for each in found.values())
 
 
+def test_what_is_saved_is_in_mebibytes():
+    made, some, inner = model(), tasks(), Inner(2)
+    recipe = concepts.Recipe(inner)
+    with saved_bytes() as saved:
+        generated, identified = concepts.truth_loss(made, some, recipe)
+        loss = recipe.generate * generated + recipe.identify * identified
+        torch.autograd.grad(loss.sum(), list(made.parameters()), allow_unused=True)
+    assert lab.price(made, some, inner, 1).saved * 2**20 == pytest.approx(saved.peak)
+
+
 def test_a_line_is_even():
     assert lab.unevenness({1: 3.0, 2: 5.0, 4: 9.0}, (1, 2), (2, 4)) == 0
     assert lab.unevenness({1: 3.0, 2: 5.0, 4: 10.0}, (1, 2), (2, 4)) == pytest.approx(0.25)
@@ -80,7 +91,10 @@ def test_another_gradient_is_told(way):
     source = concepts_lab.source(0, "along")
     assert lab.against_differences(made, some, Inner(3, way), source).min() > 1e-6
     found = lab.agreement(made, some, 3, way)
-    assert (found.off > 1e-3).all() and (found.cosine < 1 - 1e-6).all()
+    assert (found.cosine < 1 - 1e-6).all()
+    full, other = (lab.gradient(made, some, Inner(3, by)) for by in ("full", way))
+    wanted = [((b - a).norm() / a.norm()).item() for a, b in zip(full, other, strict=True)]
+    assert found.off.tolist() == pytest.approx(wanted) and min(wanted) > 1e-3
 
 
 def test_checkpoints_agree_and_networks_are_apart():
