@@ -53,6 +53,11 @@ class Change(NamedTuple):
     shrank: int
     of: int
 
+    @property
+    def centre(self) -> tuple[float, float]:
+        """The median factor and its standard error, as `lab.centre` has it."""
+        return self.factor, (self.high - self.low) / (2 * 1.96)
+
 
 def change(before: Tensor, after: Tensor) -> Change:
     """Of two positive quantities of the same networks, `(k,)` each.

@@ -6,6 +6,7 @@
                     what a linear probe reads in codes: the concept, and its numbers
     runner_up       how near the next best group of a scene comes to the concept
     crowd           the same scenes with a bystander moved next to the concept
+    rivalled        scenes read with one bystander more or less near, and the distance of its group
     binned, Bins    scenes that are read exactly, by that distance
 
 Shapes: k networks side by side that never meet, n tasks of each; see `ebmbook.lab.concepts`.
@@ -25,6 +26,7 @@ from ebmbook.lab import concepts as lab
 from ebmbook.lab.concepts import by_model
 from ebmref import concepts
 from ebmref.concepts.scenes import CONCEPTS, POSITION, Family, Scenes, Tasks
+from ebmref.concepts.unrolling import Inner
 
 # Learning ----------------------------------------------------------------------------------------
 
@@ -209,6 +211,27 @@ def crowd(tasks: Tasks, away: float, generator: torch.Generator) -> Tasks:
 def _first(mask: Tensor) -> Tensor:
     """Index of the first that the mask has, `(k, n, 1, 2)`."""
     return mask.byte().argmax(-1)[..., None, None].expand(-1, -1, 1, 2)
+
+
+def rivalled(
+    model: concepts.Energy, family: Family, tasks: Tasks, apart: tuple[float, ...],
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Read the same scenes with one bystander at several distances from one that is meant.
+
+    Args:
+        tasks: `(k, n)` of the family.
+        apart: distances, see `crowd`.
+
+    Returns:
+        Whether the scene is read exactly, and how near the runner-up comes: `(k, n * len(apart))`.
+    """
+    read, away = [], []
+    for d in apart:
+        crowded = crowd(tasks, d, generator)
+        read.append(concepts.measure(model, family, crowded, Inner(5)).exact)
+        away.append(runner_up(family, crowded))
+    return torch.cat(read, 1), torch.cat(away, 1)
 
 
 class Bins(NamedTuple):

@@ -35,6 +35,13 @@ class TestChange:
         found = claims.change(torch.tensor([1.0, 4.0, 16.0, 99.0]), torch.ones(4))
         assert found.factor == pytest.approx(8)
 
+    def test_the_error_is_that_of_the_median(self):
+        before = 10.0 ** torch.arange(11.0)
+        found = claims.change(before, torch.ones(11))
+        # Of eleven the second least and the second most hold the median with 95 %.
+        assert (found.low, found.high) == (pytest.approx(10), pytest.approx(1e9))
+        assert found.centre == (pytest.approx(1e5), pytest.approx((1e9 - 10) / 3.92))
+
     def test_zeros_are_refused(self):
         with pytest.raises(ValueError, match="expected numbers > 0"):
             claims.change(torch.ones(2), torch.tensor([1.0, 0.0]))

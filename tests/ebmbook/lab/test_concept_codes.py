@@ -133,6 +133,18 @@ class TestRunnerUp:
         assert torch.equal(got.demos.end, tasks.demos.end)
         assert bool((several.runner_up(TWO, got) <= 0.07 / 4 + 1e-5)[tasks.concept == 0].all())
 
+    def test_scenes_are_read_with_a_rival_at_each_distance(self, tasks):
+        model = lab.first(2, 2, "near", hidden=8, bumps=0)
+        read, away = several.rivalled(model, TWO, tasks, (0.05, 0.4), lab.source(1, "crowd"))
+        assert read.shape == away.shape == (2, 80) and read.dtype == torch.bool
+        source = lab.source(1, "crowd")
+        for i, d in enumerate((0.05, 0.4)):
+            scenes = several.crowd(tasks, d, source)
+            rows = slice(40 * i, 40 * (i + 1))
+            wanted = concepts.measure(model, TWO, scenes, Inner(5)).exact
+            assert torch.equal(read[:, rows], wanted) and bool(wanted.any())
+            assert torch.equal(away[:, rows], several.runner_up(TWO, scenes))
+
 
 class TestBinned:
     def test_shares_by_distance(self):
