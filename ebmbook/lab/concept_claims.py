@@ -1,6 +1,7 @@
 """What the paper of Mordatch claims for energies of concepts, asked of networks side by side.
 
     change, Change    a quantity before and after, as factors that are paired by network
+    mid               the network in the middle, as a number to be read
     by_demos, by_steps
                       fewer demonstrations, more steps of inference
     wider, groups     more entities, and groups of another size
@@ -74,6 +75,14 @@ def change(before: Tensor, after: Tensor) -> Change:
     found = lab.middle(np.log10(before / after))
     factors = (float(10**value) for value in found)
     return Change(*factors, int((after < before).sum()), len(after))
+
+
+def mid(values, digits: int = 2) -> float:
+    """The network in the middle of `(k,)`, with so many digits.
+
+    For what one slow network of a few would give an error that says nothing of the others.
+    """
+    return lab.short(lab.middle(values).median, digits)
 
 
 # Demonstrations, steps, entities -----------------------------------------------------------------

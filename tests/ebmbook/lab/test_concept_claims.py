@@ -42,6 +42,10 @@ class TestChange:
         assert (found.low, found.high) == (pytest.approx(10), pytest.approx(1e9))
         assert found.centre == (pytest.approx(1e5), pytest.approx((1e9 - 10) / 3.92))
 
+    def test_the_network_in_the_middle_is_rounded(self):
+        assert claims.mid(torch.tensor([9.0, 0.123456, 0.1])) == 0.12
+        assert claims.mid(torch.tensor([0.2, 0.123456]), 3) == 0.162
+
     def test_zeros_are_refused(self):
         with pytest.raises(ValueError, match="expected numbers > 0"):
             claims.change(torch.ones(2), torch.tensor([1.0, 0.0]))
