@@ -58,12 +58,13 @@ def test_one_by_one_solves_a_sum_and_is_held_by_a_coupling():
     assert lab.one_by_one(apart, -2 * 1.3, 2, 50, 1, 0).all()
     assert not lab.one_by_one(apart, -2 * 1.3 - 0.01, 2, 50, 1, 0).any()
 
-    def coupled(z):
-        """Two angles that want to be equal more than each wants to be at pi."""
-        return z.cos().add(1).square().mul(-0.05).sum(1) + (3 * (z[:, 0] - z[:, 1])).cos().mul(-1)
+    def chain(z):
+        return apart(z.cumsum(1))
 
-    shares = [float(lab.one_by_one(coupled, -1.0, 2, 400, n, 0).double().mean()) for n in (1, 8)]
-    assert 0 <= shares[0] <= shares[1] <= 1
+    one, four = (
+        float(lab.one_by_one(chain, -6 * 1.3, 6, 300, n, 0).double().mean()) for n in (1, 4)
+    )
+    assert one < 0.5 and one <= four < 1
 
 
 def test_reach_counts_until_the_energy_stays_below():
