@@ -101,3 +101,85 @@ def needed(single: Tensor, n_starts: int, wanted: float = 0.95) -> tuple[Tensor,
     se = (single * (1 - single) / n_starts).sqrt()
     slope = most / torch.log1p(-single).square() / (1 - single)
     return most / torch.log1p(-single), slope.abs() * se
+
+
+class Rival(NamedTuple):
+    """How often a way to look for the deepest of the minima of eight coordinates finds it.
+
+    Attributes:
+        share: of trials, `(instances,)`.
+        cost: evaluations of the energy that a trial takes, mean.
+    """
+
+    share: Tensor
+    cost: float
+
+
+def coupled(y: Tensor, coupling: Tensor) -> Tensor:
+    """The energy of double wells, plus sum_kl C_kl y_k y_l / 2: `(n, d)` and `(d, d)` to `(n,)`."""
+    return energies.double_well(y) + 0.5 * ((y @ coupling) * y).sum(1)
+
+
+def by_coordinates(energy: energies.Energy, y: Tensor, most: int = 20) -> tuple[Tensor, Tensor]:
+    """Search 41 values of one coordinate at a time, in turn, until nothing moves (ICM).
+
+    Args:
+        y: `(n, d)`, the starts.
+        most: rounds of all coordinates.
+
+    Returns:
+        Where they end, `(n, d)`, and evaluations of the energy that each took, `(n,)`.
+    """
+    values, (n, d) = torch.linspace(-2, 2, 41), y.shape
+    rounds, moving = torch.zeros(n), torch.ones(n, dtype=torch.bool)
+    for _ in range(most):
+        before, rounds = y, rounds + moving
+        for k in range(d):
+            tried = y[:, None].repeat(1, 41, 1)
+            tried[:, :, k] = values
+            best = energy(tried.view(-1, d)).view(n, 41).argmin(1)
+            y = tried[torch.arange(n), best]
+        moving = (y != before).any(1)
+        if not moving.any():
+            break
+    return y, 41 * d * rounds
+
+
+def rivals(
+    strength: float, n_instances: int, seed: int, *, d: int = 8, n_random: int = 467,
+    n_trials: int = 4,
+) -> dict[str, Rival]:  # fmt: skip
+    """Random starts against a grid of two starts a side, and against search by coordinates.
+
+    The grid is laid at random: in each coordinate one start is even in [-2, 0], the other is two
+    further on. Search by coordinates has one start, and then the same descent. The answer of an
+    instance is the lowest end of all these descents.
+
+    Args:
+        strength: standard deviation of the couplings, symmetric and zero on the diagonal.
+        n_instances: with couplings of their own.
+    """
+    draws = torch.Generator().manual_seed(derive_seed(seed, f"rivals-{strength}"))
+    corners = torch.cartesian_prod(*[torch.tensor([0.0, 2.0])] * d)
+    found: dict[str, list[Tensor]] = {"random": [], "grid": [], "coordinates": []}
+    costs = []
+    for _ in range(n_instances):
+        one = torch.randn(d, d, generator=draws).triu(1) * strength
+        coupling = one + one.T
+
+        def energy(y, coupling=coupling):
+            return coupled(y, coupling)
+
+        even = 4 * torch.rand(n_trials * n_random, d, generator=draws) - 2
+        grid = corners - 2 * torch.rand(n_trials, 1, d, generator=draws)
+        by_turns, cost = by_coordinates(energy, even[: 16 * n_trials])
+        starts = torch.cat([even, grid.view(-1, d), by_turns])
+        ends = inference.gradient_argmin(energy, starts, 0.02, 150).energy
+        right = ends < ends.min() + 0.01
+        parts = right.split([len(even), grid[..., 0].numel(), len(by_turns)])
+        for name, part, k in zip(found, parts, (n_random, 2**d, 1), strict=True):
+            found[name].append(part.view(-1, k).any(1).double().mean())
+        costs.append(cost.mean())
+    cost = {"random": 151 * n_random, "grid": 151 * 2**d}
+    cost["coordinates"] = float(sum(costs)) / n_instances + 151
+    return {name: Rival(torch.stack(shares), cost[name]) for name, shares in found.items()}

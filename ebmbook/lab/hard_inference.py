@@ -10,13 +10,14 @@ Networks f of about the same number of weights learn from the same pairs (x, y):
 
     one pass    y = x + f(x)
     repeated    y <- x + f(x, y), from y = x; trained through its passes, one for each link
+    untied      the same with another f in each pass: a deep network that sees x again
     descent     argmin_y |x - f(y)|^2 by L-BFGS, from y = x; f is fitted to the pairs as they are
     fed back    y <- y + x - f(y), from y = x; f is that of descent
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -26,7 +27,7 @@ from ebmref import inference, training
 from ebmref.networks import Networks
 from ebmref.seeds import derive_seed
 
-LEARNED = ("one pass", "repeated", "descent")
+LEARNED = ("one pass", "repeated", "untied", "descent")
 
 
 def _source(seed: int, stream: str, device="cpu") -> torch.Generator:
@@ -75,12 +76,27 @@ class Chain:
         return Pairs(x, self.solve(x))
 
 
-def unexplained(answers: Tensor, y: Tensor) -> Tensor:
-    """Squared error over the variance of y, the mean of all links: `(k, n, length)` to `(k,)`.
+class Left(NamedTuple):
+    """What answers leave of the variance of y, the mean of all links; `(k,)` each.
 
-    The best constant has 1, a perfect answer 0.
+    The best constant has 1, a perfect answer 0, and an answer to another question 2.
+
+    Attributes:
+        error: the mean over answers.
+        capped: the same, no answer counting more than 2, so that one that ran away is as bad as
+            one to another question.
+        typical: the median over answers.
     """
-    return ((answers - y).square() / y.flatten(0, -2).var(0)).mean((-2, -1))
+
+    error: Tensor
+    capped: Tensor
+    typical: Tensor
+
+
+def unexplained(answers: Tensor, y: Tensor) -> Left:
+    """Squared error of answers `(k, n, length)` over the variance of y."""
+    left = ((answers - y).square() / y.flatten(0, -2).var(0)).mean(-1)
+    return Left(left.mean(1), left.clamp_max(2.0).mean(1), left.median(1).values)
 
 
 # Learning ----------------------------------------------------------------------------------------
@@ -93,7 +109,7 @@ class Setting:
     Attributes:
         depth: hidden layers, all of one width.
         learning_rate: of Adam, falling to zero along a cosine.
-        passes: that "repeated" is trained through.
+        passes: that "repeated" and "untied" are trained through.
         batch: pairs a step, drawn anew for each.
     """
 
@@ -111,18 +127,39 @@ def best(way: str, n_weights: int) -> Setting:
     """
     if way == "one pass":
         return Setting(3, 6e-2 if n_weights < 3000 else 3e-2 if n_weights < 30_000 else 1e-2)
+    if way == "untied":
+        return Setting(1, 3e-2)
     return Setting(1, 3e-2 if way == "repeated" and n_weights >= 3000 else 6e-2)
+
+
+class Stack(torch.nn.Module):
+    """Networks of one shape, one for each pass."""
+
+    def __init__(
+        self, widths: tuple[int, ...], n_models: int, n_passes: int, generator: torch.Generator
+    ):
+        super().__init__()
+        nets = (Networks(widths, n_models, generator) for _ in range(n_passes))
+        self.nets = torch.nn.ModuleList(nets)
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """Of all."""
+        return [weight for net in self.nets for weight in net.weights]
 
 
 def sizes(way: str, length: int, depth: int, n_weights: int) -> tuple[int, ...]:
     """Widths of the layers, from input to output, whose weights and biases are nearest n_weights.
+
+    Of "untied" these are the widths of a pass, all passes having so many together.
 
     Raises:
         ValueError: a way that is not learned.
     """
     if way not in LEARNED:
         raise ValueError(f"way: expected one of {', '.join(LEARNED)}; got {way!r}")
-    n_in = 2 * length if way == "repeated" else length
+    n_in = 2 * length if way in ("repeated", "untied") else length
+    n_weights = n_weights / length if way == "untied" else n_weights
 
     def shape(width: int) -> tuple[int, ...]:
         return (n_in, *[width] * depth, length)
@@ -135,7 +172,7 @@ def sizes(way: str, length: int, depth: int, n_weights: int) -> tuple[int, ...]:
 
 def count(widths: tuple[int, ...]) -> int:
     """Weights and biases of a network with these layers."""
-    return sum((n + 1) * m for n, m in pairwise(widths))
+    return sum((n + 1) * m for n, m in itertools.pairwise(widths))
 
 
 def once(net: Networks, x: Tensor) -> Tensor:
@@ -143,11 +180,14 @@ def once(net: Networks, x: Tensor) -> Tensor:
     return x + net(x)
 
 
-def passes(net: Networks, x: Tensor, n_passes: int) -> list[Tensor]:
-    """y <- x + f(x, y), from y = x: the answers `(k, n, length)` after 1, 2, ... passes."""
+def passes(net: Networks | Stack, x: Tensor, n_passes: int) -> list[Tensor]:
+    """y <- x + f(x, y), from y = x: the answers `(k, n, length)` after 1, 2, ... passes.
+
+    A stack has no more passes than networks.
+    """
     y, path = x, []
-    for _ in range(n_passes):
-        y = x + net(torch.cat([x, y], -1))
+    for f in net.nets[:n_passes] if isinstance(net, Stack) else [net] * n_passes:
+        y = x + f(torch.cat([x, y], -1))
         path.append(y)
     return path
 
@@ -155,13 +195,17 @@ def passes(net: Networks, x: Tensor, n_passes: int) -> list[Tensor]:
 def learn(
     way: str, chain: Chain, n_weights: int, setting: Setting, n_models: int, n_steps: int,
     seed: int, device="cpu",
-) -> Networks:  # fmt: skip
+) -> Networks | Stack:  # fmt: skip
     """k networks that learn side by side; they differ in weights and pairs.
 
     The i-th network of every way and size sees the same pairs.
     """
     widths = sizes(way, chain.length, setting.depth, n_weights)
-    net = Networks(widths, n_models, _source(seed, f"weights {way} {widths}", device))
+    weights = _source(seed, f"weights {way} {widths}", device)
+    if way == "untied":
+        net = Stack(widths, n_models, setting.passes, weights)
+    else:
+        net = Networks(widths, n_models, weights)
     stream = _source(seed, "pairs", device)
     spread = chain.draw(_source(seed, "spread", device), 8192).y.var(0)
 
@@ -185,11 +229,17 @@ class Answered(NamedTuple):
 
     Attributes:
         cost: multiplications by weights for one answer, `(c,)`, increasing.
-        error: see `unexplained`, `(c, k)`.
+        error, capped, typical: see `Left`, `(c, k)` each.
     """
 
     cost: Tensor
     error: Tensor
+    capped: Tensor
+    typical: Tensor
+
+    def at(self, cost: float) -> int:
+        """Where the cost is most nearly this one."""
+        return int((self.cost.log() - torch.tensor(float(cost)).log()).abs().argmin())
 
 
 def descend(check, x: Tensor, n_steps: int) -> Tensor:
@@ -208,19 +258,19 @@ def descend(check, x: Tensor, n_steps: int) -> Tensor:
     return found.path.view(-1, *x.shape)
 
 
-def answer(way: str, net: Networks, pairs: Pairs, n_steps: int) -> Answered:
-    """Of one of the four ways.
+def answer(way: str, net: Networks | Stack, pairs: Pairs, n_steps: int) -> Answered:
+    """Of one of the ways.
 
     Args:
         net: learned; of "descent" for "fed back".
         pairs: `(k, n, length)`.
-        n_steps: passes or evaluations; "one pass" has one.
+        n_steps: passes or evaluations; "one pass" has one, "untied" as many as networks.
     """
     x, y = pairs
     with torch.no_grad():
         if way == "one pass":
             path = [once(net, x)]
-        elif way == "repeated":
+        elif way in ("repeated", "untied"):
             path = passes(net, x, n_steps)
         elif way == "fed back":
             path = [x]
@@ -231,10 +281,13 @@ def answer(way: str, net: Networks, pairs: Pairs, n_steps: int) -> Answered:
             # The first evaluation is at the start, and moves nothing.
             path = descend(net, x, n_steps)[1:]
     one = sum(weight[0].numel() for weight in net.weights)
+    if isinstance(net, Stack):
+        one //= len(net.nets)
     done = torch.arange(1, len(path) + 1)
     # Forth and back for each evaluation.
     cost = one * (2 * (done + 1) if way == "descent" else done)
-    return Answered(cost, torch.stack([unexplained(y_hat, y) for y_hat in path]))
+    left = zip(*(unexplained(y_hat, y) for y_hat in path), strict=True)
+    return Answered(cost, *(torch.stack(part) for part in left))
 
 
 def held_out(chain: Chain, n_models: int, n: int, seed: int, device="cpu") -> Pairs:
@@ -248,19 +301,21 @@ class Contest(NamedTuple):
     Attributes:
         answered: on the same pairs held out.
         weights: that there are, biases too.
+        rates: that were kept.
         known: error of descents of |x - check(y)|^2 itself, after each evaluation but the first,
             `(n_evaluations, k)`: what the networks of "descent" could reach at best.
     """
 
     answered: dict[tuple[str, int], Answered]
     weights: dict[tuple[str, int], int]
+    rates: dict[tuple[str, int], float]
     known: Tensor
 
 
 def contest(
     chain: Chain, asked: Mapping[str, tuple[int, ...]], n_models: int, n_steps: int, seed: int, *,
-    depths: tuple[int, ...] = (3,), batch: int = 128, n: int = 1000, n_passes: int = 12,
-    n_evaluations: int = 120, device="cpu",
+    depths: tuple[int, ...] = (3,), factors: tuple[float, ...] = (1.0,), batch: int = 128,
+    n: int = 1000, n_passes: int = 12, n_evaluations: int = 120, device="cpu",
 ) -> Contest:  # fmt: skip
     """Learn and answer; "fed back" comes with "descent".
 
@@ -268,29 +323,57 @@ def contest(
         asked: numbers of weights, of each way that is learned.
         n_models: k, of each.
         n_steps: of learning, as many for all.
-        depths: of "one pass"; at each size the one is kept whose median error here is least.
+        depths: of "one pass".
+        factors: on the rates of `best`. At each size that depth and rate are kept whose median
+            capped error here is least.
         batch: pairs a step.
         n: pairs held out for each network.
         n_passes, n_evaluations: most of an answer.
     """
     pairs = held_out(chain, n_models, n, seed, device)
-    answered, weights = {}, {}
+    answered, weights, rates = {}, {}, {}
     for way, size in [(way, size) for way, wanted in asked.items() for size in wanted]:
-        for depth in depths if way == "one pass" else (1,):
-            setting = dataclasses.replace(
-                best(way, size), depth=depth, passes=chain.length, batch=batch
-            )
+        usual, kept = best(way, size), None
+        tried = itertools.product(depths if way == "one pass" else (usual.depth,), factors)
+        for depth, factor in tried:
+            setting = Setting(depth, factor * usual.learning_rate, chain.length, batch)
             net = learn(way, chain, size, setting, n_models, n_steps, seed, device)
             done = answer(way, net, pairs, n_evaluations if way == "descent" else n_passes)
-            known = answered.get((way, size))
-            if known is None or done.error[-1].median() < known.error[-1].median():
-                answered[way, size] = done
-                weights[way, size] = sum(part[0].numel() for part in net.parameters())
+            if kept is None or done.capped[-1].median() < kept.capped[-1].median():
+                kept, kept_net, rates[way, size] = done, net, setting.learning_rate
+        answered[way, size] = kept
+        weights[way, size] = sum(part[0].numel() for part in kept_net.parameters())
         if way == "descent":
-            answered["fed back", size] = answer("fed back", net, pairs, n_passes)
-            weights["fed back", size] = weights[way, size]
+            key = ("fed back", size)
+            answered[key] = answer("fed back", kept_net, pairs, n_passes)
+            weights[key], rates[key] = weights[way, size], rates[way, size]
     path = descend(chain.check, pairs.x, n_evaluations)[1:]
-    return Contest(answered, weights, torch.stack([unexplained(y, pairs.y) for y in path]))
+    known = torch.stack([unexplained(y, pairs.y).error for y in path])
+    return Contest(answered, weights, rates, known)
+
+
+def median(values: Tensor) -> float:
+    """Of a few networks, the upper one of two."""
+    return float(values.sort().values[len(values) // 2])
+
+
+def cost_of(found: Contest, way: str, n_weights: int, last: Mapping[str, int]) -> int:
+    """Multiplications for one answer, after as many passes or steps as `last` says of the way."""
+    return int(found.answered[way, n_weights].cost[last[way]])
+
+
+def show_sizes(ax, found: Contest, final: Mapping, keys: list, colour: str) -> None:
+    """Errors `final[key]` of one way by its weights: the networks as dots, their medians."""
+    errors = torch.stack([final[key] for key in keys]).cpu()
+    n = [found.weights[key] for key in keys]
+    ax.plot(n, errors, "o", ms=2.5, color=colour, alpha=0.5)
+    ax.plot(n, [median(part) for part in errors], "o-", ms=5, color=colour, label=keys[0][0])
+
+
+def show_costs(ax, found: Contest, final: Mapping, keys: list, colour: str) -> None:
+    """Medians of one way's errors by the multiplications of its last answer."""
+    cost = [int(found.answered[key].cost[-1]) for key in keys]
+    ax.plot(cost, [median(final[key].cpu()) for key in keys], "o-", ms=3, color=colour)
 
 
 def sweep(

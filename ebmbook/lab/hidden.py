@@ -4,6 +4,7 @@ learn_horn   networks x -> radii of the horn's ellipse, angles hidden: argmin_f 
              F_beta(x, y) = -1/beta log mean_z exp(-beta |y - f(x) * t(z)|^2) (Canziani and
              LeCun 2021)
 success      the share of descents from random angles that find the least energy
+one_by_one   the same of an exact search over one angle at a time
 reach        evaluations until descents from random angles touch energy zero
 """
 
@@ -100,6 +101,28 @@ def success(
     else:
         found = inference.gradient_argmin(energy, start, step_size, n_steps)
     return found.energy < least + 1e-3
+
+
+def one_by_one(
+    energy: Energy, least: float, d: int, n: int, n_sweeps: int, seed: int, *, n_grid: int = 48,
+    step_size: float = 0.02, device="cpu",
+) -> Tensor:  # fmt: skip
+    """Whether a search over one angle after the other ends at the least energy, `(n,)` bool.
+
+    Each angle in turn takes the best of a grid, the others held: d n_grid evaluations a sweep.
+    200 steps of gradient descent lead from the grid to the minimum.
+
+    Args:
+        energy, least, n: see `success`.
+    """
+    z = angles(n, d, seed, device)
+    grid = torch.arange(n_grid, dtype=z.dtype, device=device) * (2 * math.pi / n_grid)
+    for k in list(range(d)) * n_sweeps:
+        tried = z[:, None].repeat(1, n_grid, 1)
+        tried[:, :, k] = grid
+        best = energy(tried.flatten(0, 1)).view(n, n_grid).argmin(1)
+        z[:, k] = grid[best]
+    return inference.gradient_argmin(energy, z, step_size, 200).energy < least + 1e-3
 
 
 class Reach(NamedTuple):

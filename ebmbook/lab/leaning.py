@@ -3,24 +3,29 @@
 The lean is seen, an angle x. The fall ends in one of five notches, an angle y: notch j, at theta_j,
 with a probability that is proportional to w_j exp(kappa cos(x - theta_j)), and y scatters about it
 by a von Mises law. kappa fixes how much the lean says. F(x, y) is learned from pairs, by the exact
-likelihood of y given x on a grid of falls; that fixes F up to a function of x.
+likelihood of y given x on a grid of falls; that fixes F up to a function of x. Networks that see x
+and answer with a whole law of y learn from the same pairs.
 
     Notches     the law of y given x, exactly, for several kappas side by side
     energy      F, a network of both
     maps        F and the densities over all leans and falls
     judge       for each lean, how far the learned law is from the true one, and trivial ones are
+    floored     the same of a bump on a flat floor
+    compare     the energy beside a mixture and a softmax over bins, which see the lean as well
     backwards   leans read off a fall, by the energy and by the law
 """
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ebmbook.lab.resting import WEIGHTS
-from ebmref import data
+from ebmref import data, training
 from ebmref.networks import Networks
+from ebmref.seeds import derive_seed
 
 FULL_TURN = 2 * math.pi
 
@@ -166,6 +171,153 @@ def concentration(length: Tensor) -> Tensor:
         short = torch.special.i1e(middle) / torch.special.i0e(middle) < length
         low, high = torch.where(short, middle, low), torch.where(short, high, middle)
     return low
+
+
+@torch.no_grad()
+def floored(
+    laws: Notches, n_leans: int = 48, n_falls: int = 120, n_steps: int = 60
+) -> Tensor:  # fmt: skip
+    """KL to the best von Mises law on a flat floor, for each of l leans, `(m, l)`.
+
+    Weight, direction and width are each lean's own, by expectation-maximisation under the true law
+    of the fall, from narrow and wide bumps at the notches and between them; the best is kept.
+    """
+    lean = ring(n_leans, laws.kappas.device).expand(len(laws.kappas), n_leans)
+    fall = ring(n_falls, laws.kappas.device).double()
+    truth = laws.log_prob(lean, fall.float().expand(*lean.shape, n_falls)).double()
+    p = (truth.exp() / truth.exp().sum(-1, keepdim=True))[..., None, :]
+    notches = laws.at.double()
+    starts = torch.cat([notches, notches + FULL_TURN / 10]).repeat(2)
+    at = starts.expand(*lean.shape, len(starts))
+    k, weight = torch.ones_like(at), torch.full_like(at, 0.5)
+    k[..., : len(starts) // 2] = 20.0
+
+    def parts() -> Tensor:
+        """Log density of bump and floor, `(2, m, l, starts, n_falls)`."""
+        about = k[..., None] * ((fall - at[..., None]).cos() - 1)
+        bump = about - (FULL_TURN * torch.special.i0e(k)).log()[..., None] + weight.log()[..., None]
+        floor = (-weight).log1p()[..., None] - math.log(FULL_TURN)
+        return torch.stack([bump, floor.expand_as(bump)])
+
+    for _ in range(n_steps):
+        own = p * parts().softmax(0)[0]
+        weight = own.sum(-1).clamp(1e-6, 1 - 1e-6)
+        mean = own @ data.tips(fall)
+        length = (mean.norm(dim=-1) / own.sum(-1).clamp_min(1e-12)).clamp(1e-6, 0.999)
+        at, k = torch.atan2(mean[..., 1], mean[..., 0]), concentration(length)
+    log_q = parts().logsumexp(0)
+    return (p * (truth[..., None, :] - log_q)).sum(-1).amin(-1)
+
+
+# Networks that answer with a law -----------------------------------------------------------------
+
+
+KINDS = ("energy", "mixture", "bins")
+
+
+def shape(kind: str, size: int, n_weights: int = 1250) -> tuple[int, ...]:
+    """Widths of the layers, two of them hidden, whose weights and biases are nearest n_weights.
+
+    Args:
+        kind: "energy", "mixture" of von Mises laws, `size` of them, or "bins", so many.
+
+    Raises:
+        ValueError: another kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind: expected one of {', '.join(KINDS)}; got {kind!r}")
+    n_in, n_out = {"energy": (4, 1), "mixture": (2, 4 * size), "bins": (2, size)}[kind]
+
+    def count(width: int) -> int:
+        return sum((a + 1) * b for a, b in pairwise((n_in, width, width, n_out)))
+
+    width = min(range(1, 200), key=lambda width: abs(count(width) - n_weights))
+    return n_in, width, width, n_out
+
+
+def log_law(kind: str, net: Networks, lean: Tensor, fall: Tensor, grid: Tensor) -> Tensor:
+    """Log density of falls `(m, n, j)` given leans `(m, n)`, as a network says.
+
+    A mixture's network gives a logit, a log concentration and a direction for each part.
+
+    Args:
+        grid: a ring of falls for each lean, on which an energy is normalised.
+    """
+    if kind == "energy":
+        return -energy(net, lean, fall) - log_z(energy(net, lean, grid))[..., None]
+    out = net(data.tips(lean))
+    if kind == "bins":
+        which = (fall.remainder(FULL_TURN) * (out.shape[-1] / FULL_TURN)).long()
+        law = out.log_softmax(-1) + math.log(out.shape[-1] / FULL_TURN)
+        return law.gather(-1, which.clamp(0, out.shape[-1] - 1))
+    logit, log_k, c, s = out.unflatten(-1, (-1, 4))[:, :, None].unbind(-1)
+    k = (log_k + 2).exp()
+    about = k * ((fall[..., None] - torch.atan2(s, c)).cos() - 1)
+    part = about - (FULL_TURN * torch.special.i0e(k)).log()
+    return (logit.log_softmax(-1) + part).logsumexp(-1)
+
+
+def learn(
+    laws: Notches, kind: str, size: int, learning_rate: float, n_steps: int, seed: int
+) -> Networks:
+    """Networks of one kind, one for each of the laws, all kinds from the same pairs."""
+    device = laws.kappas.device
+    weights, pairs = (
+        torch.Generator(device).manual_seed(derive_seed(seed, name))
+        for name in (f"lean weights {kind} {size}", "lean pairs")
+    )
+    net = Networks(shape(kind, size), len(laws.kappas), weights)
+
+    def loss() -> Tensor:
+        lean, fall, grid = batch(laws, 32, 8, 48, pairs)
+        return -log_law(kind, net, lean, fall, grid).mean((1, 2))
+
+    for _ in training.fit(net, loss, n_steps, learning_rate, anneal=True):
+        pass
+    return net.requires_grad_(False)
+
+
+@torch.no_grad()
+def divergence(kind: str, net: Networks, laws: Notches) -> Tensor:
+    """KL from the true law of the fall, the mean over leans, `(m,)`."""
+    m, device = len(laws.kappas), laws.kappas.device
+    lean = ring(48, device).expand(m, 48)
+    # Half a step aside, so that no point lies on the border of two bins.
+    fall = (ring(480, device) + FULL_TURN / 960).expand(m, 48, 480)
+    truth = laws.log_prob(lean, fall).double()
+    gap = truth - log_law(kind, net, lean, fall, fall).double()
+    return (truth.exp() * gap).sum(-1).mean(-1) * FULL_TURN / 480
+
+
+class Arm(NamedTuple):
+    """One kind and size, at the rate of least median.
+
+    Attributes:
+        rate: that one.
+        weights: that a network has.
+        kl: see `divergence`, `(m,)`.
+        swept: the same at all rates, `(rates, m)`.
+    """
+
+    rate: float
+    weights: int
+    kl: Tensor
+    swept: Tensor
+
+
+def compare(
+    laws: Notches, asked: tuple[tuple[str, int], ...], rates: tuple[float, ...], n_steps: int,
+    seed: int,
+) -> dict[tuple[str, int], Arm]:  # fmt: skip
+    """Learn with each kind and size, at each of the rates; see `learn`."""
+    arms = {}
+    for kind, size in asked:
+        nets = [learn(laws, kind, size, rate, n_steps, seed) for rate in rates]
+        swept = torch.stack([divergence(kind, net, laws) for net in nets])
+        best = int(swept.median(1).values.argmin())
+        n_weights = sum(part[0].numel() for part in nets[best].parameters())
+        arms[kind, size] = Arm(rates[best], n_weights, swept[best], swept)
+    return arms
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ bowl           temperature: -1/beta log of the mean of exp(-beta |y - W z|^2) ov
 sparse_code    min_z |y - W z|^2 + penalty |z|_1 by FISTA (Beck and Teboulle 2009), with atoms
                learned in turn (Olshausen and Field 1996)
 prototypes     z one of K: k-means
+rough          no latent variable: how unlike neighbouring pixels are
 """
 
 from typing import NamedTuple
@@ -37,9 +38,25 @@ def digits(seed: int, *, device="cpu") -> Digits:
     images = torch.tensor(load_digits().data / 16, dtype=torch.float64, device=device)
     source = torch.Generator(device).manual_seed(derive_seed(seed, "digits"))
     images = images[torch.randperm(len(images), generator=source, device=device)]
-    train, test = (images - images[:1200].mean(0)).tensor_split([1200])
-    order = torch.rand(test.shape, generator=source, device=device).argsort(0)
+    return _split(images - images[:1200].mean(0), 1200, source)
+
+
+def validation(train: Tensor, seed: int) -> Digits:
+    """The training digits once more in two, 900 to learn from and the rest to choose settings."""
+    source = torch.Generator(train.device).manual_seed(derive_seed(seed, "validation"))
+    return _split(train, 900, source)
+
+
+def _split(images: Tensor, n: int, source: torch.Generator) -> Digits:
+    train, test = images.tensor_split([n])
+    order = torch.rand(test.shape, generator=source, device=images.device).argsort(0)
     return Digits(train, test, test.gather(0, order))
+
+
+def rough(y: Tensor) -> Tensor:
+    """Squared differences of neighbouring pixels of `(n, 64)`, summed, `(n,)`."""
+    picture = y.view(-1, 8, 8)
+    return picture.diff(dim=1).square().sum((1, 2)) + picture.diff(dim=2).square().sum((1, 2))
 
 
 def axes(y: Tensor) -> Tensor:
@@ -56,6 +73,11 @@ def spectrum_at_least(y: Tensor, floor: float) -> Tensor:
     """C = W W^T + I / 2 beta of the likeliest W, floor = 1 / 2 beta: no variance below it."""
     values, vectors = torch.linalg.eigh(y.T @ y / len(y))
     return (vectors * values.clamp(min=floor)) @ vectors.T
+
+
+def kept(y: Tensor, floor: float) -> int:
+    """In how many directions the likeliest W is not zero: those of more variance than the floor."""
+    return int((torch.linalg.eigvalsh(y.T @ y / len(y)) > floor).sum())
 
 
 def bowl(y: Tensor, covariance: Tensor, beta: float) -> Tensor:

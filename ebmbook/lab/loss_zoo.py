@@ -3,6 +3,9 @@
     learn       objectives x seeds in one pass; a seed has its own first weights, data and batches,
                 and they are the same for all objectives: what is compared is paired
     weighted    MEE with limits to the weight of an example, to see which part of it does the harm
+    Weights     MEE's weights, for another loss to deal out to other examples of the batch
+    stretched   a loss of differences of energies, with another scale of theirs
+    fits        whether a lower energy is a better answer, by ranks
     fixed_pit   what MEE pays, with a density, for a ravine that ignores the question
 
 MEE is 1 - p and NLL is -log p of the same example, so that the gradient of MEE is p times that of
@@ -11,7 +14,7 @@ density in its place one that is answered well can have any.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -64,8 +67,8 @@ def _source(seed: int, stream: str, device) -> torch.Generator:
 
 def learn(
     objectives: Mapping[str, Objective], n_seeds: int, n_steps: int, seed: int, *,
-    family: type[nn.Module] = parabola.Implicit, anneal: bool = False, n_answers: int = 41,
-    device="cpu",
+    family: Callable[..., nn.Module] = parabola.Implicit, anneal: bool = False,
+    learning_rate: float = 3e-3, n_answers: int = 41, device="cpu",
 ) -> Learned:  # fmt: skip
     """Train by each objective from the same first weights, on the same data and batches.
 
@@ -73,7 +76,7 @@ def learn(
         n_seeds: models of each objective, >= 1.
         n_steps: of Adam; 0 leaves the first weights as they are.
         family: of `parabola`.
-        anneal: see `parabola.train`.
+        anneal, learning_rate: see `parabola.train`.
         n_answers: of the grid that losses see.
     """
     model = family(n_seeds, _source(seed, "weights", device))
@@ -84,7 +87,7 @@ def learn(
         draws, chosen = _source(seed, "data", device), list(objectives.values())
         steps = parabola.train(
             model, chosen, n_steps, draws, anneal=anneal, own_data=True,
-            grid=parabola.grid_of_answers(n=n_answers),
+            learning_rate=learning_rate, grid=parabola.grid_of_answers(n=n_answers),
         )  # fmt: skip
         for _ in steps:
             pass
@@ -114,9 +117,148 @@ def weighted(low: float = 0.0, high: float = math.inf) -> losses.Loss:
     return loss
 
 
-def over(worse: Tensor, better: Tensor) -> Tensor:
-    """Of two paired rows of errors `(s,)`, the median ratio."""
-    return (worse / better).median()
+class Weights:
+    """The weights p that MEE gives the examples of a batch, for other losses to deal out.
+
+        own = Weights()
+        {"MEE": own.kept, "dealt": own.dealt("at random"), "falling": own.dealt("falling")}
+
+    Trained side by side, in this order, the three have the same weights at every step, those of
+    MEE's networks as they then are; only whose they are differs.
+
+    Attributes:
+        p: `(..., b)`, of the last batch that `kept` saw.
+    """
+
+    p: Tensor
+
+    def kept(self, a: losses.Answers) -> Tensor:
+        """`weighted()`, which has MEE's gradient; keeps its weights."""
+        nll = losses.negative_log_likelihood(a)
+        self.p = (-nll).exp().detach()
+        return self.p * nll
+
+    def dealt(self, order: str) -> losses.Loss:
+        """NLL, with the kept weights of the batch in another order.
+
+        Args:
+            order: "at random" gives each example its neighbour's weight, and a batch is drawn at
+                random; "falling" gives the largest weight to the example of the least p.
+
+        Raises:
+            ValueError: another order.
+        """
+        return lambda a: _deal(losses.negative_log_likelihood(a), self.p, order)
+
+
+def redealt(order: str) -> losses.Loss:
+    """NLL with weights p, each loss its own, in another order; see `Weights.dealt`."""
+
+    def loss(a: losses.Answers) -> Tensor:
+        nll = losses.negative_log_likelihood(a)
+        return _deal(nll, (-nll).exp().detach(), order)
+
+    return loss
+
+
+def _deal(nll: Tensor, p: Tensor, order: str) -> Tensor:
+    if order == "at random":
+        return p.roll(1, -1) * nll
+    if order != "falling":
+        raise ValueError(f"order: expected 'at random' or 'falling'; got {order!r}")
+    rank = nll.detach().argsort(-1).argsort(-1)  # 0 is answered best, and gets the least
+    return p.sort(-1).values.gather(-1, rank) * nll
+
+
+def stretched(loss: losses.Loss, scale: float) -> losses.Loss:
+    """The loss of energies divided by `scale`.
+
+    That is the hinge with `scale` times its margin, but for a factor, which Adam divides out.
+    """
+    return lambda a: loss(losses.Answers(*(energy / scale for energy in a)))
+
+
+def middle(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The median of `(n,)`, n >= 2, and its standard error: half of the 68 % interval by ranks.
+
+    As many of n independent draws lie below the median as heads come up in n throws of a coin, of
+    which the standard deviation is sqrt(n) / 2.
+    """
+    rows = values.double().sort().values
+    n, reach = len(rows), len(rows) ** 0.5 / 2
+    ends = torch.tensor([(n - 1) / 2 - reach, (n - 1) / 2 + reach]).clamp(0, n - 1)
+    low, high = (_between(rows, float(end)) for end in ends)
+    return rows.quantile(0.5), (high - low) / 2
+
+
+def _between(rows: Tensor, at: float) -> Tensor:
+    below = min(int(at), len(rows) - 2)
+    return torch.lerp(rows[below], rows[below + 1], at - below)
+
+
+def over(worse: Tensor, better: Tensor) -> tuple[Tensor, Tensor]:
+    """Of two paired rows `(s,)`, the median ratio and its standard error, see `middle`."""
+    return middle(worse / better)
+
+
+def fits(learned: Learned, name: str) -> Tensor:
+    """Spearman's correlation of E(x, y) and |y - x^2| over y, mean over x, of each seed: `(s,)`.
+
+    1: the nearer of any two answers has the lower energy. The 201 answers are 0.01 apart; equal
+    distances, of which there are few, are taken in the order of y.
+    """
+    device = next(learned.model.parameters()).device
+    x, y = learned.x.to(device), parabola.grid_of_answers(n=201).to(device)
+    with torch.no_grad():
+        energy = learned.model(x, torch.cat([x.square(), y]))[1]
+    distance = (y - x.square()[:, None]).abs()
+    one, two = (_standard_ranks(values) for values in (energy, distance))
+    found = (one * two).mean(-1).mean(-1)
+    return found.view(len(learned.names), -1)[learned.names.index(name)].cpu()
+
+
+def _standard_ranks(values: Tensor) -> Tensor:
+    """Ranks along the last axis, of mean 0 and variance 1."""
+    rank = values.argsort(dim=-1, stable=True).argsort(dim=-1).double()
+    rank = rank - rank.mean(-1, keepdim=True)
+    return rank / rank.square().mean(-1, keepdim=True).sqrt()
+
+
+def given_up(learned: Learned, name: str, beyond: float = 0.8) -> int:
+    """How many seeds of an objective answer an end of the questions worse than the bar.
+
+    The ends are x < -beyond and x > beyond; one of them is enough.
+    """
+    off, x = learned.of(name, "off"), learned.x
+    ends = torch.stack([off[:, x * side > beyond].mean(1) for side in (-1, 1)])
+    return int((ends > BAR).any(0).sum())
+
+
+def ends(learned: Learned, name: str) -> dict[str, object]:
+    """A row of a table: the median error of an objective, how many fail or give up an end."""
+    return {
+        "error": f"{middle(learned.of(name))[0]:.3f}", "beyond the bar": learned.wrong(name),
+        "give up an end": given_up(learned, name),
+    }  # fmt: skip
+
+
+def hits(learned: Learned, name: str) -> Tensor:
+    """The share of questions whose lowest of the 41 answers is the one nearest to x^2: `(s,)`."""
+    device = next(learned.model.parameters()).device
+    x, y = learned.x.to(device), parabola.grid_of_answers().to(device)
+    with torch.no_grad():
+        energy = learned.model(x, torch.cat([x.square(), y]))[1]
+    nearest = (y - x.square()[:, None]).abs().argmin(-1)
+    found = (energy.argmin(-1) == nearest).double().mean(-1)
+    return found.view(len(learned.names), -1)[learned.names.index(name)].cpu()
+
+
+def interval(count: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's interval of a share of which `count` of n was seen, at 95 %."""
+    share, slack = count / n, z * z / n
+    centre = (share + slack / 2) / (1 + slack)
+    reach = z * math.sqrt(share * (1 - share) / n + slack / (4 * n)) / (1 + slack)
+    return centre - reach, centre + reach
 
 
 def fixed_pit(width: float) -> float:
@@ -157,14 +299,21 @@ def mean_density(learned: Learned, name: str, n_answers: int = 2001) -> Tensor:
     return density.view(len(learned.names), -1)[learned.names.index(name)].cpu()
 
 
-def row(learned: Learned, name: str) -> dict[str, object]:
-    """A row of a table: medians of the seeds of an objective, and how many are flat or wrong."""
-    whats = ("error", "relief", "lead", "ranking")
-    error, relief, lead, ranking = (float(learned.of(name, what).median()) for what in whats)
+def row(learned: Learned, name: str, annealed: Learned) -> dict[str, object]:
+    """A row of a table: medians of the seeds of an objective, and how many are flat or wrong.
+
+    Args:
+        annealed: otherwise trained, of whose errors is told beside, where it has the objective.
+    """
+    whats = ("error", "relief", "lead")
+    error, relief, lead = (float(middle(learned.of(name, what))[0]) for what in whats)
+    also = name in annealed.names
     return {
-        "relief": f"{relief:.2f}", "collapsed": learned.flat(name),
-        "lead": f"{lead:.2f}", "ranking": f"{ranking:.3f}",
-        "error": f"{error:.3f}", "beyond the bar": learned.wrong(name),
+        "relief": f"{relief:.2f}", "collapsed": learned.flat(name), "lead": f"{lead:.2f}",
+        "fit": f"{middle(fits(learned, name))[0]:.2f}", "error": f"{error:.3f}",
+        "beyond the bar": learned.wrong(name),
+        "annealed: error": f"{middle(annealed.of(name))[0]:.3f}" if also else "",
+        "annealed: beyond": annealed.wrong(name) if also else "",
     }  # fmt: skip
 
 
@@ -172,7 +321,7 @@ def told(learned: Learned, name: str, *whats: str) -> dict[str, object]:
     """Numbers of an objective for the ledger.
 
     Args:
-        whats: "error", whose median is told; "relief", "lead" or "ranking", a number a seed;
+        whats: "error", "relief", "lead", "ranking" or "fit" (see `fits`), whose medians are told;
             "wrong" or "flat", which are counts.
     """
     count = {"wrong": learned.wrong, "flat": learned.flat}
@@ -180,20 +329,6 @@ def told(learned: Learned, name: str, *whats: str) -> dict[str, object]:
     def number(what: str):
         if what in count:
             return count[what](name)
-        values = learned.of(name, what)
-        return values.median() if what == "error" else values
+        return middle(fits(learned, name) if what == "fit" else learned.of(name, what))
 
     return {what: number(what) for what in whats}
-
-
-def limits(plain: Tensor, least: Tensor, most: Tensor) -> dict[str, object]:
-    """What limits of the weight do to the errors of seeds `(s,)`, paired, for the ledger."""
-    return {
-        "error": plain.median(),
-        "wrong": int((plain > BAR).sum()),
-        "wrong-share": float((plain > BAR).double().mean()),
-        "least-wrong": int((least > BAR).sum()),
-        "most-wrong": int((most > BAR).sum()),
-        "over-least": over(plain, least),
-        "over-most": over(plain, most),
-    }

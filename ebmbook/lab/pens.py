@@ -2,6 +2,7 @@
 
     frames, blur       pictures of fallen pens; how far an answer is from being one of them
     grey, degrees      what a mean picture is by hand, and in pens that fell askew
+    strokes, read_off  pens in notches, and their probabilities read off a mean picture
     falls, scores      leans and tips; radius and error of a prediction of the tip
 
 Pictures are ink of [0, 1]; answers are of k networks side by side.
@@ -48,7 +49,7 @@ def grey(r: float) -> float:
 
 
 class Blur(NamedTuple):
-    """What is wrong with k answers beside n outcomes; each `(k,)` but the last.
+    """What is wrong with k answers beside n outcomes; each `(k,)` but `away`, and the last two.
 
     Attributes:
         gap: distance from the mean of the outcomes, over its norm.
@@ -56,7 +57,8 @@ class Blur(NamedTuple):
         peak: most ink farther from the middle than a pen is wide, over that of an outcome.
         edge: total variation, over that of an outcome.
         half_way: mean ink at half a pen's length, over a ring two pixels wide.
-        nearest: distance from the nearest outcome.
+        away: distance from each outcome, `(k, n)`.
+        nearest: the least of these.
         pairs: mean squared distance of two independent outcomes over the answer's mean squared
             error. It is 2 for the mean of the outcomes, and less for anything else.
         typical: root of that mean squared distance.
@@ -68,6 +70,7 @@ class Blur(NamedTuple):
     peak: Tensor
     edge: Tensor
     half_way: Tensor
+    away: Tensor
     nearest: Tensor
     pairs: Tensor
     typical: Tensor
@@ -85,13 +88,15 @@ def blur(answers: Tensor, outcomes: Tensor) -> Blur:
     away = torch.hypot(*torch.meshgrid(at, at, indexing="ij")).flatten()
     far = away > WIDTH
     ring = (away - LENGTH / 2).abs() < 2 / side
+    apart = torch.cdist(a, y)
     return Blur(
         (a - mean).norm(dim=1) / mean.norm(),
         a.sum(1) / y.sum(1).mean(),
         a[:, far].amax(1) / y[:, far].amax(1).mean(),
         variation(answers).double() / variation(outcomes).double().mean(),
         a[:, ring].mean(1),
-        torch.cdist(a, y).amin(1),
+        apart,
+        apart.amin(1),
         2 * variance / error,
         (2 * variance).sqrt(),
         (variance / 64).sqrt() / mean.norm(),
@@ -103,6 +108,21 @@ def variation(pictures: Tensor) -> Tensor:
     down = (pictures[:, 1:] - pictures[:, :-1]).abs().sum((1, 2))
     across = (pictures[:, :, 1:] - pictures[:, :, :-1]).abs().sum((1, 2))
     return down + across
+
+
+def strokes(at: Tensor, side: int) -> Tensor:
+    """Pens that have fallen to these angles `(n,)`, `(n, side, side)`."""
+    return data.pen_frames(at, side, LENGTH, WIDTH)
+
+
+def read_off(answers: Tensor, outcomes: Tensor) -> Tensor:
+    """Mean ink of answers `(k, h, h)` where one outcome of `(n, h, h)` alone is black, `(k, n)`.
+
+    Of a mean picture these are the probabilities of the outcomes.
+    """
+    others = outcomes.sum(0) - outcomes
+    alone = ((outcomes > 0.999) & (others < 0.001)).flatten(1).to(answers)
+    return answers.flatten(1) @ alone.T / alone.sum(1)
 
 
 def degrees(distance: Tensor, side: int) -> Tensor:

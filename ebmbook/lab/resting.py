@@ -5,6 +5,7 @@
     mixtures        mixture density networks, learned from as many draws
     compare         either at several sizes, each at the best of several rates
     judge           an energy against the law: divergence, masses, where descents end
+    crossed         heights off the data, of each first weights with each stream of draws
     blindness       what the likelihood could still tell of an energy inside a disc
 
 k models that differ in their weights and draws stand side by side, and never meet.
@@ -127,7 +128,7 @@ def mixture_log_prob(net: Networks, y: Tensor) -> Tensor:
 
 def learn(
     law: Spots, kind: str, size: int, learning_rate: float, n_models: int, n_steps: int,
-    seed: int, *, batch: int = 512, steep: float = 4.0, device="cpu",
+    seed: int, *, batch: int = 512, steep: float = 4.0, refine: int = 1, device="cpu",
 ) -> Networks:  # fmt: skip
     """k models that learn side by side, each from draws of its own.
 
@@ -135,6 +136,7 @@ def learn(
         kind: "energy", `size` being the width of its layers, or "mixture", its number of Gaussians.
         batch: draws a step.
         steep: of "energy", see `plane_network`.
+        refine: times the law's number of points a side, of the grid that "energy" learns on.
 
     Raises:
         ValueError: another kind.
@@ -143,7 +145,7 @@ def learn(
         raise ValueError(f"kind: expected energy or mixture; got {kind!r}")
     draws = _source(seed, "resting draws", device)
     weights = _source(seed, f"resting weights {kind} {size}", device)
-    points, cell = outcomes.plane_grid(law.reach, law.n_side, device)
+    points, cell = outcomes.plane_grid(law.reach, refine * law.n_side, device)
     if kind == "energy":
         net = plane_network(size, n_models, weights, steep)
     else:
@@ -184,6 +186,14 @@ def log_probs(net: Networks, law: Spots, refine: int = 2) -> tuple[Tensor, Tenso
         return points, -values - outcomes.log_partition(values, cell)[:, None], cell
 
 
+def log_density(net: Networks, points: Tensor) -> Tensor:
+    """Of the first of k models, at points `(n, 2)`, up to a number that is the same at all."""
+    with torch.no_grad():
+        if net.weights[0].shape[1] == 1:
+            return mixture_log_prob(net, points[None])[0]
+        return -energy_of(net, points[None])[0]
+
+
 def divergence(net: Networks, law: Spots) -> Tensor:
     """KL(law || model) in nats, of an energy or of a mixture: `(k,)`."""
     points, log_q, cell = log_probs(net, law)
@@ -205,7 +215,10 @@ class Arm(NamedTuple):
 
     Attributes:
         rate: that one.
-        weights: that a model learns.
+        weights: that a network has.
+        free: numbers that its law is fixed by. A mixture's question is always the same, so that
+            its network is a way to write a weight, a width and a centre for each Gaussian; the
+            weights sum to one.
         kl: KL(law || model) at that rate, `(k,)`.
         swept: the same at all rates, `(rates, k)`.
         net: the models at that rate.
@@ -213,6 +226,7 @@ class Arm(NamedTuple):
 
     rate: float
     weights: int
+    free: int
     kl: Tensor
     swept: Tensor
     net: Networks
@@ -220,19 +234,31 @@ class Arm(NamedTuple):
 
 def compare(
     law: Spots, kind: str, sizes: tuple[int, ...], rates: tuple[float, ...], n_models: int,
-    n_steps: int, seed: int, *, batch: int = 512, device="cpu",
+    n_steps: int, seed: int, *, batch: int = 512, refine: int = 1, device="cpu",
 ) -> dict[int, Arm]:  # fmt: skip
     """Learn a law at each size, with each of the rates; see `learn`."""
     arms = {}
     for size in sizes:
         nets = [
-            learn(law, kind, size, rate, n_models, n_steps, seed, batch=batch, device=device)
+            learn(
+                law,
+                kind,
+                size,
+                rate,
+                n_models,
+                n_steps,
+                seed,
+                batch=batch,
+                refine=refine,
+                device=device,
+            )
             for rate in rates
         ]
         swept = torch.stack([divergence(net, law) for net in nets])
         best = int(swept.median(1).values.argmin())
         n_weights = sum(part[0].numel() for part in nets[best].parameters())
-        arms[size] = Arm(rates[best], n_weights, swept[best], swept, nets[best])
+        free = 4 * size - 1 if kind == "mixture" else n_weights
+        arms[size] = Arm(rates[best], n_weights, free, swept[best], swept, nets[best])
     return arms
 
 
@@ -293,6 +319,49 @@ def nearest_share(law: Spots, half: float, n: int = 600) -> Tensor:
 
 
 # Off the data ------------------------------------------------------------------------------------
+
+
+def crossed(
+    law: Spots, point: Tensor, k: int, learning_rate: float, n_steps: int, seed: int, *,
+    hidden: int = 48, steep: float = 4.0, batch: int = 512, device="cpu",
+) -> Tensor:  # fmt: skip
+    """Height of energies at a point, see `Wells.above`: `(k, k)`, first weights by draws.
+
+    All of a row begin with the same weights; all of a column see the same draws and grids.
+    """
+    net = plane_network(hidden, k, _source(seed, "crossed weights", device), steep)
+    for parts in (net.weights, net.biases):
+        for i, part in enumerate(parts):
+            parts[i] = torch.nn.Parameter(part.detach().repeat_interleave(k, 0))
+    draws = _source(seed, "crossed draws", device)
+    points, cell = outcomes.plane_grid(law.reach, law.n_side, device)
+
+    def loss() -> Tensor:
+        y = law.draw(draws, k, batch)
+        grid = torch.stack([shifted(points, cell, draws) for _ in range(k)])
+        log_z = outcomes.log_partition(energy_of(net, grid.repeat(k, 1, 1)), cell)
+        return energy_of(net, y.repeat(k, 1, 1)).mean(1) + log_z
+
+    for _ in training.fit(net, loss, n_steps, learning_rate, anneal=True):
+        pass
+    return wells(net.requires_grad_(False), law, point).above.view(k, k)
+
+
+class Spread(NamedTuple):
+    """Standard deviations of heights `(k, k)`, see `crossed`.
+
+    Attributes:
+        by_weights: among first weights that see the same draws.
+        by_draws: among draws that begin with the same weights.
+    """
+
+    by_weights: float
+    by_draws: float
+
+
+def spread(heights: Tensor) -> Spread:
+    """The root of the mean variance of columns, and of rows."""
+    return Spread(*(float(heights.double().var(i).mean().sqrt()) for i in (0, 1)))
 
 
 class Blind(NamedTuple):

@@ -6,8 +6,9 @@ other answers up,
     min_g mean_i F_beta(y_i),   F_beta(y) = -1/beta log mean_z exp(-beta |y - g(z)|^2),
 
 F_inf the least energy over z. With one angle g is a closed curve, with more it is as much of the
-plane as training makes it. `judge` asks how the energy of the ellipse's empty middle, and of a box
-around all, compares with that of held-out answers.
+plane as training makes it, from random weights or, with `begin`, from a curve. `judge` asks how
+the energy of the ellipse's empty middle, and of a box around all, compares with that of held-out
+answers.
 """
 
 import math
@@ -90,8 +91,9 @@ def grid(d: int, per_angle: int | None = None, device="cpu") -> Tensor:
 
 
 def learn(
-    d: int, beta: float, k: int, n_steps: int, seed: int, *, push: float = 0.0, n: int = 500,
-    width: int = 32, device="cpu",
+    d: int, beta: float, k: int, n_steps: int, seed: int, *, push: float = 0.0,
+    begin: Learned | None = None, per_angle: int | None = None, n: int = 500, width: int = 32,
+    device="cpu",
 ) -> Learned:  # fmt: skip
     """Adam on batches of 64 of n answers of the horn's first ellipse, each network its own.
 
@@ -99,12 +101,18 @@ def learn(
     those of the same d the same first weights.
 
     Args:
+        n_steps: >= 0; none leaves the first weights.
+        begin: networks of d angles or fewer whose weights are the first ones; with those of an
+            angle that they lack at zero, so that it has no effect at first.
+        per_angle: points of the grid an angle, `PER_ANGLE` unless it is given.
         push: >= 0, the margin of a contrastive term: with it, the mean of max(0, push - F) over
             64 points of the box is added to the loss.
     """
     y, _ = data.horn(torch.zeros(k, n, device=device), _source(seed, "answers", device))
     net = Networks((2 * d, width, width, 2), k, _source(seed, f"net-{d}", device))
-    codes, batches = grid(d, device=device), _source(seed, "batches", device)
+    if begin is not None:
+        _copy(begin.net, net)
+    codes, batches = grid(d, per_angle, device), _source(seed, "batches", device)
     negatives = _source(seed, "negatives", device)
 
     def free(batch: Tensor) -> Tensor:
@@ -121,9 +129,18 @@ def learn(
             return pull
         return pull + (push - free(box_points(64, negatives).expand(k, -1, -1))).relu().mean(-1)
 
-    for _ in training.fit(net, loss, n_steps, 1e-2, anneal=True):
-        pass
+    if n_steps:
+        for _ in training.fit(net, loss, n_steps, 1e-2, anneal=True):
+            pass
     return Learned(net, codes, beta)
+
+
+def _copy(small: Networks, large: Networks) -> None:
+    """Weights of networks with fewer inputs, those of the other inputs at zero."""
+    with torch.no_grad():
+        for p, q in zip(small.parameters(), large.parameters(), strict=True):
+            q.zero_()
+            q[:, : p.shape[1]] = p
 
 
 class Judged(NamedTuple):

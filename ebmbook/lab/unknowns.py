@@ -3,7 +3,8 @@
     draw         triples (x, y, z) of the horn, and random starts of each
     hide         one variable is hidden and found again
     basins       how many minima a table of energies around the circle has, how wide the deepest is
-    budgets      two unknowns, together or in turn: restarts that arrived, by evaluations
+    together     two unknowns in one descent: restarts that arrived, by evaluations
+    in_turn      the same, one after the other; `sweeps` with turns that are finished
 
 Of an ellipse with radii (a, b) a point y has two nearest points along the curve inside the
 evolute, the curve of the centres of curvature, and one outside it:
@@ -21,7 +22,8 @@ from torch import Tensor
 from ebmref import data, latent
 from ebmref.seeds import derive_seed
 
-# Step sizes of plain descent on the horn: below one over the largest curvature.
+# Largest steps of plain descent on the horn. Of x and z they are too long where the horn is wide,
+# with curvatures of 2,000 and 400, and are halved there until they lower the energy.
 STEPS = {"x": 0.01, "y": 0.25, "z": 0.01}
 
 
@@ -126,6 +128,19 @@ def basins(level: Tensor) -> Basins:
     return Basins(number, (piece == home).double().mean(1))
 
 
+def misfit(success: Tensor, share: Tensor, r: int) -> float:
+    """By how many standard deviations chi-square is off its mean.
+
+    It sums, over points, the squared deviation of the success of r starts from the share that was
+    predicted, in units of the binomial variance.
+
+    Args:
+        success, share: `(n,)`, shares between 0 and 1, none of the predicted ones at the ends.
+    """
+    terms = (success - share).square() / (share * (1 - share) / r)
+    return float((terms.sum() - len(terms)) / (2 * len(terms)) ** 0.5)
+
+
 # Two unknowns -------------------------------------------------------------------------------------
 
 
@@ -145,6 +160,17 @@ class Course(NamedTuple):
         within = self.arrived[self.evaluations <= evaluations]
         return float(within[-1]) if len(within) else 0.0
 
+    def price(self, share: float) -> float:
+        """Evaluations until that share has arrived, between two budgets on a line; inf: never."""
+        late = (self.arrived >= share).nonzero()
+        if not len(late):
+            return math.inf
+        i = int(late[0])
+        if i == 0:
+            return float(self.evaluations[0])
+        (a, b), (low, high) = self.evaluations[i - 1 : i + 1], self.arrived[i - 1 : i + 1]
+        return float(a + (b - a) * (share - low) / (high - low))
+
 
 def together(energy, known, start, budgets: Iterable[int], *, step_size=None) -> Course:
     """All unknowns in one descent, once for each budget of evaluations a restart.
@@ -158,11 +184,31 @@ def together(energy, known, start, budgets: Iterable[int], *, step_size=None) ->
     )
 
 
-def in_turn(energy, known, start, budgets: Iterable[int], n_steps: int) -> Course:
-    """One unknown after the other, in the order of `start`, with L-BFGS steps a turn."""
+def in_turn(
+    energy, known, start, budgets: Iterable[int], n_steps: int, *, step_size=None
+) -> Course:
+    """One unknown after the other, in the order of `start`, each turn of n_steps.
+
+    By L-BFGS, which begins anew in each turn, or by plain descent, which has nothing to forget.
+    """
     price = len(start) * (n_steps + 1)  # of a sweep
-    sweeps = sorted({max(1, n // price) for n in budgets})
-    return _course(latent.alternating_argmin(energy, known, start, n, n_steps) for n in sweeps)
+    return _course(
+        latent.alternating_argmin(energy, known, start, n, n_steps, step_size=step_size)
+        for n in sorted({max(1, n // price) for n in budgets})
+    )
+
+
+def sweeps(energy, known, start, n_sweeps: int, n_steps: int = 40) -> Tensor:
+    """The share of restarts that has arrived after each sweep of turns, `(n_sweeps,)`.
+
+    A turn has enough steps to end in a minimum of its unknown, whatever it costs.
+    """
+    shares = []
+    for _ in range(n_sweeps):
+        found = latent.alternating_argmin(energy, known, start, 1, n_steps)
+        start = found.ends
+        shares.append((found.energies < 1e-6).double().mean())
+    return torch.stack(shares)
 
 
 def _course(found: Iterable[latent.Found]) -> Course:

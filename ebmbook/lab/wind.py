@@ -4,12 +4,14 @@ The push is lean plus wind, and the tip comes to lie where the push points, with
 
     y = tip(x + z) + noise,     tip(u) = u / sqrt(|u|^2 + soft^2),     z ~ N(0, tau^2 I)
 
-`left_over` is what the best predictor from the lean alone gets wrong, up to one integral; `trial`
-descends energies of such falls from random starts and says what that cost; `least_wind` is the
-wind that an energy of fall and wind finds where nobody saw the strength of the push.
+`left_over` is what the best predictor from the lean alone gets wrong, up to one integral; `noisy`
+has answers that are as uncertain and have no wind; `trial` descends energies of such falls from
+random starts and says what that cost; `least_wind` is the wind that an energy of fall and wind
+finds where nobody saw the strength of the push, and `mean_wind` is the mean of all that could be.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +36,16 @@ def left_over(rho: float, *, tau: float = 1.0, noise: float = 0.05, soft: float 
     mean = np.trapezoid(weight * i1e(around) * length, r)
     square = np.trapezoid(weight * i0e(around) * length**2, r)
     return float(square - mean**2 + 2 * noise**2)
+
+
+def noisy(y: Tensor, generator: torch.Generator) -> Tensor:
+    """Answers with the mean and the mean square around it of `(..., n, 2)`, and no other cause
+    than Gaussian noise, the same in each direction.
+    """
+    mean = y.mean(-2, keepdim=True)
+    size = (y - mean).square().mean((-2, -1), keepdim=True).sqrt()
+    noise = torch.randn(y.shape, generator=generator, dtype=y.dtype, device=y.device)
+    return mean + size * noise
 
 
 class Falls(NamedTuple):
@@ -65,15 +77,24 @@ class Trial(NamedTuple):
     evaluations: float
 
 
-def trial(energy, goal: Tensor, start: Tensor, n_steps: int, *, step_size=None) -> Trial:
+def _first_two(path: Tensor) -> Tensor:
+    return path[..., :2]
+
+
+def trial(
+    energy, goal: Tensor, start: Tensor, n_steps: int, *, step_size=None,
+    read: Callable[[Tensor], Tensor] = _first_two,
+) -> Trial:  # fmt: skip
     """Descend from every start, by L-BFGS or, with a step size, by plain gradients.
 
-    A restart has arrived where the first two coordinates are within 1e-3 of the goal to the end.
+    A restart has arrived where its answer is within 1e-3 of the goal to the end.
 
     Args:
         energy: of rows `(n r, d)`, those of a question side by side.
         goal: `(n, 2)`, the answer of each question.
-        start: `(n r, d)`, d >= 2; the answer comes first.
+        start: `(n r, d)`, d >= 2.
+        read: the answer `(..., n r, 2)` of coordinates `(..., n r, d)`; the first two of them
+            unless it is given.
     """
     if step_size is None:
         found = inference.lbfgs_argmin(energy, start, n_steps, keep_path=True)
@@ -83,11 +104,11 @@ def trial(energy, goal: Tensor, start: Tensor, n_steps: int, *, step_size=None) 
         )
     n = len(goal)
     r = len(start) // n
-    needed = arrival(found.path, goal.repeat_interleave(r, 0)).double()
+    needed = arrival(read(found.path), goal.repeat_interleave(r, 0)).double()
     there = needed <= len(found.path)
     needed[~there] = math.inf
     least = found.energy.view(n, r).argmin(1)
-    ends = found.y[:, :2].view(n, r, 2)
+    ends = read(found.y).view(n, r, 2)
     answer = ends[torch.arange(n, device=ends.device), least]
     # The lower middle one: torch's median, so that two infinities beside a number are no mean.
     return Trial(answer, float(there.double().mean()), float(needed.median()))
@@ -97,10 +118,10 @@ def arrival(path: Tensor, goal: Tensor, within: float = 1e-3) -> Tensor:
     """Evaluations until a restart is near its goal and stays there, `(n,)`; len(path) + 1: never.
 
     Args:
-        path: `(steps, n, d)`; the first two coordinates are the answer.
+        path: `(steps, n, 2)`, answers.
         goal: `(n, 2)`.
     """
-    away = (path[..., :2] - goal).norm(dim=-1) > within
+    away = (path - goal).norm(dim=-1) > within
     steps = torch.arange(1, len(path) + 1, device=away.device)
     return (away * steps[:, None]).amax(0) + 1
 
@@ -119,6 +140,20 @@ def least_wind(x: Tensor, y: Tensor) -> Tensor:
     that is ahead, x . y > 0, and otherwise the origin.
     """
     return (x * y).sum(-1, keepdim=True).clamp(min=0) * y - x
+
+
+def mean_wind(x: Tensor, y: Tensor) -> Tensor:
+    """The posterior mean of a standard normal wind, given the lean and the way of the push.
+
+    `(n, 2)` each, |y| = 1. Of the push only its length r is unknown, with the density
+    r exp(-(r - c)^2 / 2), c = x . y, up to a factor: r is the volume of polar coordinates. Its mean
+    is ((1 + c^2) Phi(c) + c phi(c)) / (c Phi(c) + phi(c)).
+    """
+    c = (x * y).sum(-1, keepdim=True)
+    density = (-c.square() / 2).exp() / math.sqrt(2 * math.pi)
+    below = torch.special.ndtr(c)
+    mean = ((1 + c.square()) * below + c * density) / (c * below + density)
+    return mean * y - x
 
 
 def seen_falls(n: int, seed: int, *, tau=1.0, device="cpu") -> Falls:

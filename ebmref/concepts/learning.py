@@ -37,6 +37,8 @@ class Recipe:
         n_demos: demonstrations a task.
         generate, identify: weights of the two questions; 0 leaves one out.
         kl: weight of the contrast's second term.
+        through_code: whether gradients pass through the code into the steps that found it; if not,
+            the code is taken as given.
         learning_rate: of Adam, after a warm-up of a twentieth of `anneal_over`.
         step_rate: how many times as fast the sizes of the inner steps are learned.
         clip: longest gradient of one model.
@@ -53,6 +55,7 @@ class Recipe:
     generate: float = 2.0
     identify: float = 1.0
     kl: float = 1.0
+    through_code: bool = True
     learning_rate: float = 4e-3
     step_rate: float = 5.0
     clip: float = 1.0
@@ -65,6 +68,7 @@ class Recipe:
         check_whole(self, 0, "anneal_over")
         check_not_negative(self, "generate", "identify", "kl", "step_rate")
         check_positive(self, "learning_rate", "clip")
+        check_field(self, "through_code", "a bool", lambda v: type(v) is bool)
         if not self.generate + self.identify > 0:
             raise ValueError("generate, identify: expected one of them > 0; got 0 and 0")
 
@@ -86,7 +90,7 @@ def truth_loss(
         `(k,)`, `(k,)`: of generation and of identification; zeros for one left out.
     """
     query, inner = tasks.query, recipe.inner
-    w = infer_code(model, tasks.demos, inner)[-1]
+    w = _code(model, tasks, recipe)
     generated = identified = w.new_zeros(len(w))
     if recipe.generate:
         path = infer_scene(model, query.start, query.mask, w, inner, generator)
@@ -100,6 +104,11 @@ def truth_loss(
         path = infer_mask(model, query.end, w, inner, generator)
         identified = _averaged([cost(a, target).mean((1, 2)) for a in path])
     return generated, identified
+
+
+def _code(model: Energy, tasks: Tasks, recipe: Recipe) -> Tensor:
+    w = infer_code(model, tasks.demos, recipe.inner)[-1]
+    return w if recipe.through_code else w.detach()
 
 
 def _averaged(losses: list[Tensor]) -> Tensor:
@@ -126,7 +135,7 @@ def contrast_loss(
         `(k,)`, `(k,)`: of generation and of identification; zeros for one left out.
     """
     query, inner = tasks.query, recipe.inner
-    w = infer_code(model, tasks.demos, inner)[-1]
+    w = _code(model, tasks, recipe)
     group, s, _ = attended(query.end, query.mask)
     right = model(group, s, w)
     frozen = tuple(p.detach() for p in own_weights(model))

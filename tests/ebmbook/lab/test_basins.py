@@ -66,3 +66,60 @@ def test_starts_needed():
         moved = basins.needed(torch.tensor(q + 1e-6, dtype=torch.float64), 10_000)[0]
         slope = abs((moved - value).item()) / 1e-6
         assert se.item() == pytest.approx(slope * (q * (1 - q)) ** 0.5 / 100, rel=1e-3)
+
+
+class TestRivals:
+    def test_coupled_by_hand(self):
+        coupling = torch.tensor([[0.0, 0.3], [0.3, 0.0]])
+        y = torch.tensor([[1.0, -1.0], [2.0, 1.0]])
+        plain = energies.double_well(y)
+        assert torch.allclose(basins.coupled(y, coupling), plain + torch.tensor([-0.3, 0.6]))
+
+    def test_coordinates_of_a_sum_need_a_round_and_one_to_see_it(self):
+        y = torch.tensor([[1.0, 1.0, 0.3], [-1.1, -1.1, -1.1]])
+        found, cost = basins.by_coordinates(energies.double_well, y)
+        values = torch.linspace(-2, 2, 41)
+        best = values[energies.double_well(values[:, None]).argmin()]
+        assert torch.equal(found, best.expand(2, 3))
+        assert cost.tolist() == [2 * 3 * 41, (2 if best != -1.1 else 1) * 3 * 41]
+
+    def test_where_coordinates_are_coupled_they_get_stuck(self):
+        """Wells at (+-1, +-1), both of which must move: each alone is better where it is."""
+
+        def energy(y):
+            return energies.double_well(y, 0.1) - 2 * y[:, 0] * y[:, 1]
+
+        found, _ = basins.by_coordinates(energy, torch.tensor([[1.0, 1.0], [-1.0, -1.0]]))
+        assert (found[0] > 1).all() and (found[1] < -1).all()
+
+    def test_on_the_sum(self):
+        """Half as wide a distance as the basin: the grid is sure; so are coordinates."""
+        found = basins.rivals(0.0, 3, 5, d=3, n_random=4, n_trials=50)
+        _, ridge, _ = energies.double_well_points(0.5)
+        p = ((ridge + 2) / 4) ** 3
+        share, sd = found["random"].share.mean(), (p * 4 / 150) ** 0.5
+        assert share == pytest.approx(1 - (1 - p) ** 4, abs=4 * sd)
+        assert found["grid"].share.tolist() == found["coordinates"].share.tolist() == [1, 1, 1]
+        assert found["random"].cost == 4 * 151 and found["grid"].cost == 8 * 151
+        assert 3 * 41 + 151 < found["coordinates"].cost <= 2 * 3 * 41 + 151
+
+    def test_couplings_make_coordinates_fail(self):
+        found = basins.rivals(1.0, 4, 5, d=4, n_random=40, n_trials=20)
+        assert found["coordinates"].share.mean() < 0.9 < found["random"].share.mean()
+
+    def test_the_grid_is_laid_at_random(self, monkeypatch):
+        """In each trial and coordinate two values, 2 apart, which differ from trial to trial."""
+        seen, plain = [], inference.gradient_argmin
+
+        def spy(energy, y, *given):
+            seen.append(y)
+            return plain(energy, y, *given)
+
+        monkeypatch.setattr(inference, "gradient_argmin", spy)
+        basins.rivals(0.0, 1, 5, d=3, n_random=4, n_trials=50)
+        grid = seen[0][4 * 50 :][: 8 * 50].view(50, 8, 3)
+        low, high = grid.amin(1), grid.amax(1)
+        assert torch.allclose(high - low, torch.full((50, 3), 2.0))
+        assert ((grid == low[:, None]) | (grid == high[:, None])).all()
+        assert len(grid.unique(dim=1)[0]) == 8 and low.min() > -2 and low.max() < 0
+        assert low.std() == pytest.approx(2 / 12**0.5, rel=0.15)

@@ -51,6 +51,22 @@ def test_two_wells_an_angle_are_found_as_often_as_they_are_wide():
     assert 0.1 < float(leaps) < 0.6
 
 
+def test_one_by_one_solves_a_sum_and_is_held_by_a_coupling():
+    def apart(z):
+        return ((2 * z).cos() + 0.3 * z.sin()).sum(1)
+
+    assert lab.one_by_one(apart, -2 * 1.3, 2, 50, 1, 0).all()
+    assert not lab.one_by_one(apart, -2 * 1.3 - 0.01, 2, 50, 1, 0).any()
+
+    def chain(z):
+        return apart(z.cumsum(1))
+
+    one, four = (
+        float(lab.one_by_one(chain, -6 * 1.3, 6, 300, n, 0).double().mean()) for n in (1, 4)
+    )
+    assert one < 0.5 and one <= four < 1
+
+
 def test_reach_counts_until_the_energy_stays_below():
     def line(z):
         return (z - 1).square().sum(1)

@@ -147,3 +147,118 @@ def test_maps_are_densities_of_the_fall_for_each_lean():
     sharp = got.true[2].argmax(-1)  # the fall that each lean makes likeliest
     own = LAWS.log_shares(lab.ring(6).expand(3, 6))[2].argmax(-1)
     assert ((lab.ring(90)[sharp] - LAWS.at[own]).cos() > 0.99).all()
+
+
+def test_a_bump_on_a_floor_by_hand():
+    """None where the truth is one: a notch on an even floor. Never worse than a bump alone."""
+
+    class OneOnFloor(lab.Notches):
+        def log_prob(self, lean, fall):
+            size = torch.special.i0e(torch.tensor(8.0))
+            bump = (8 * ((fall - 1.0).cos() - 1)).exp() / (2 * math.pi * size)
+            return (0.7 * bump + 0.3 / (2 * math.pi)).log()
+
+    assert lab.floored(OneOnFloor(torch.zeros(1)), 3, n_steps=200).abs().max() < 1e-3
+    got = lab.judge(Exact(LAWS), LAWS, 12)
+    floored = lab.floored(LAWS, 12)
+    assert floored.shape == (3, 12)
+    assert (floored < got.bump + 1e-3).all() and (floored < got.even).all()
+    assert floored.min() > 0.05 and floored[2].mean() < got.bump[2].mean() - 0.1
+    assert (floored[0] - floored[0, 0]).abs().max() < 1e-3
+    # By brute force, of 40 directions, 30 concentrations and 20 weights of the bump.
+    fall = lab.ring(240)
+    truth = LAWS.log_prob(lab.ring(12)[None, 3:4].expand(3, 1), fall.expand(3, 1, 240))[2, 0]
+    k = torch.logspace(-1, 2.3, 30)[:, None]
+    about = k * ((fall - lab.ring(40)[:, None, None]).cos() - 1)
+    bump = about.exp() / (2 * math.pi * torch.special.i0e(k))
+    w = torch.linspace(0.05, 1, 20)[:, None, None, None]
+    log_q = (w * bump + (1 - w) / (2 * math.pi)).log()
+    best = ((truth.exp() * (truth - log_q)).sum(-1) * 2 * math.pi / 240).min().item()
+    assert best - 0.02 < floored[2, 3].item() < best + 1e-3
+
+
+@pytest.mark.parametrize("kind, size", [("energy", 1), ("mixture", 5), ("bins", 48)])
+def test_shapes_have_about_the_weights(kind, size):
+    widths = lab.shape(kind, size, 1250)
+    n_out = {"energy": 1, "mixture": 20, "bins": 48}[kind]
+    assert widths[0] == (4 if kind == "energy" else 2) and widths[-1] == n_out
+    assert widths[1] == widths[2]
+    net = Networks(widths, 1, generator())
+    assert sum(part.numel() for part in net.parameters()) == pytest.approx(1250, abs=40)
+
+
+def test_another_kind_is_refused():
+    with pytest.raises(ValueError, match="kind: expected one of energy, mixture, bins; got 'flow'"):
+        lab.shape("flow", 1)
+
+
+@pytest.mark.parametrize("kind, size", [("energy", 1), ("mixture", 3), ("bins", 24)])
+def test_networks_answer_with_laws_that_see_the_lean(kind, size):
+    net = Networks(lab.shape(kind, size, 300), 2, generator())
+    lean = torch.tensor([[0.5, 3.0]]).expand(2, 2)
+    grid = (lab.ring(480) + math.pi / 480).expand(2, 2, 480)
+    law = lab.log_law(kind, net, lean, grid, grid)
+    assert law.shape == (2, 2, 480)
+    assert torch.allclose(law.exp().mean(-1) * 2 * math.pi, torch.ones(2, 2), atol=1e-3)
+    assert (law[:, 0] - law[:, 1]).abs().max() > 1e-3
+    turned = lab.log_law(kind, net, lean, grid - 2 * math.pi, grid)
+    assert torch.allclose(turned, law, atol=1e-3)
+
+
+def test_laws_of_networks_by_hand():
+    """Biases alone: two von Mises laws of weights 3 to 1; bins of 1, 2 and 5 tenths."""
+    net = Networks((2, 3, 8), 1, generator()).requires_grad_(False)
+    net.weights[-1].zero_()
+    parts = [[math.log(3), math.log(4) - 2, 0.0, 2.0], [0.0, math.log(9) - 2, -1.0, 0.0]]
+    net.biases[-1].copy_(torch.tensor(parts).flatten())
+    lean, fall = torch.zeros(1, 1), torch.tensor([[[math.pi / 2, math.pi]]])
+    got = lab.log_law("mixture", net, lean, fall, fall).exp()[0, 0]
+
+    def von_mises(k, cosine):
+        size = float(torch.special.i0(torch.tensor(k).double()))
+        return math.exp(k * cosine) / (2 * math.pi * size)
+
+    want = [0.75 * von_mises(4.0, 1) + 0.25 * von_mises(9.0, 0),
+            0.75 * von_mises(4.0, 0) + 0.25 * von_mises(9.0, 1)]  # fmt: skip
+    assert got.tolist() == pytest.approx(want, rel=1e-5)
+    net = Networks((2, 3, 3), 1, generator()).requires_grad_(False)
+    net.weights[-1].zero_()
+    net.biases[-1].copy_(torch.tensor([0.1, 0.2, 0.7]).log())
+    fall = torch.tensor([[[0.1, 2.0, 2.2, -0.1]]])
+    got = lab.log_law("bins", net, lean, fall, fall).exp() * (2 * math.pi / 3)
+    assert got[0, 0].tolist() == pytest.approx([0.1, 0.1, 0.2, 0.7])
+
+
+def test_divergence_of_an_energy_is_that_of_the_judge():
+    laws = lab.Notches(torch.tensor([4.0, 0.0]))
+    assert lab.divergence("energy", Exact(laws), laws).abs().max() < 1e-4
+    other = lab.Notches(torch.tensor([1.0, 1.0]))
+    want = lab.judge(Exact(other), laws, 48, 480).learned.mean(1)
+    assert torch.allclose(lab.divergence("energy", Exact(other), laws), want, atol=1e-3)
+
+
+def test_rivals_learn_and_the_better_rate_is_kept():
+    laws = lab.Notches(torch.full((3,), 4.0))
+    asked = (("energy", 1), ("mixture", 5), ("bins", 48))
+    arms = lab.compare(laws, asked, (1e-5, 2e-2), 120, 0)
+    assert [*arms] == [*asked]
+    for arm in arms.values():
+        assert arm.rate == 2e-2 and arm.swept.shape == (2, 3)
+        assert torch.equal(arm.kl, arm.swept[1]) and 0 < arm.kl.median() < 0.5
+        assert arm.swept[0].median() > 0.8 and 1150 < arm.weights < 1350
+
+
+def test_rivals_see_the_same_pairs(monkeypatch):
+    seen, made = {}, lab.batch
+
+    def spy(*given):
+        got = made(*given)
+        seen.setdefault(kind, []).append(got[1])
+        return got
+
+    monkeypatch.setattr(lab, "batch", spy)
+    for kind in lab.KINDS:
+        lab.learn(lab.Notches(torch.ones(2)), kind, 4, 1e-2, 2, 5)
+    first, *others = seen.values()
+    assert len(first) == 2 and not torch.equal(*first)
+    assert all(torch.equal(a, b) for other in others for a, b in zip(first, other, strict=True))

@@ -27,6 +27,21 @@ def test_digits_are_split_and_shuffling_keeps_each_pixels_values():
     assert not torch.equal(seen.train, lab.digits(1).train)
 
 
+def test_settings_are_chosen_on_digits_that_nothing_learned_from():
+    train = lab.digits(0).train
+    split = lab.validation(train, 0)
+    assert torch.equal(torch.cat([split.train, split.test]), train) and len(split.test) == 300
+    assert torch.equal(split.test.sort(0).values, split.shuffled.sort(0).values)
+    assert not torch.equal(split.shuffled, lab.validation(train, 1).shuffled)
+
+
+def test_roughness_by_hand():
+    picture = torch.zeros(3, 8, 8)
+    picture[1, 3, 3] = 2.0  # four neighbours
+    picture[2, :, 4:] = 1.0  # an edge of eight pixels
+    assert lab.rough(picture.flatten(1)).tolist() == [0, 16, 8]
+
+
 def test_the_plane_of_the_largest_variances_is_nearest():
     y = normal(200, 5) * torch.tensor([3.0, 0.1, 2.0, 0.2, 0.5]).double()
     ways = lab.axes(y)
@@ -57,6 +72,7 @@ def test_the_likeliest_covariance_has_the_floor():
     y = normal(4000, 3) * torch.tensor([2.0, 1.0, 0.1]).double()
     c = lab.spectrum_at_least(y, 0.25)
     assert torch.linalg.eigvalsh(c).tolist() == pytest.approx([0.25, 1, 4], rel=0.1)
+    assert [lab.kept(y, floor) for floor in (0.001, 0.25, 2, 9)] == [3, 2, 1, 0]
 
 
 def test_fista_finds_what_coordinate_descent_finds():

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from scipy import stats
 
 from ebmbook.lab import loss_zoo as lab
 from ebmref import losses, parabola
@@ -133,7 +134,138 @@ def test_losses_see_as_many_answers_as_told():
 
 def test_over_is_a_median_of_pairs():
     worse, better = torch.tensor([1.0, 6.0, 8.0]), torch.tensor([1.0, 2.0, 1.0])
-    assert lab.over(worse, better) == 3
+    assert lab.over(worse, better)[0] == 3
+
+
+class TestMiddle:
+    def test_by_hand(self):
+        """Of four the ranks are 1.5 -+ 1, in any order; of nine 4 -+ 1.5."""
+        assert [float(part) for part in lab.middle(torch.tensor([8.0, 0, 4, 1]))] == [2.5, 2.75]
+        value, se = lab.middle(torch.arange(9.0) ** 2)
+        assert (value, se) == (16, ((25 + 36) / 2 - (4 + 9) / 2) / 2)
+
+    def test_the_error_is_that_of_a_normal_median(self):
+        draws = torch.Generator().manual_seed(1)
+        rows = torch.randn(4000, 20, generator=draws)
+        value, se = (torch.stack(part) for part in zip(*map(lab.middle, rows), strict=True))
+        assert se.mean() == pytest.approx(value.std().item(), rel=0.1)
+
+
+class Fixed(torch.nn.Module):
+    """Energies that are a function of x and y, one a model."""
+
+    def __init__(self, *functions):
+        super().__init__()
+        self.functions, self.unused = functions, torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x, y):
+        n = len(x)
+        grid = [f(x[:, None], y[n:]).expand(n, len(y) - n) for f in self.functions]
+        return torch.stack([f(x, y[:n]) for f in self.functions]), torch.stack(grid)
+
+
+def test_fits_is_spearmans_correlation():
+    """A bowl of any scale on the right answer has 1, its negative -1; y alone by scipy."""
+    bowl = Fixed(
+        lambda x, y: 1e-3 * (y - x**2) ** 2, lambda x, y: -((y - x**2) ** 4), lambda x, y: y + 0 * x
+    )
+    x = torch.tensor([-0.5, 0.9])
+    learned = lab.Learned(("bowl", "hill", "slope"), bowl, None, x, None)
+    assert lab.fits(learned, "bowl").item() == pytest.approx(1, abs=1e-3)
+    assert lab.fits(learned, "hill").item() == pytest.approx(-1, abs=1e-3)
+    y = parabola.grid_of_answers(n=201)
+    known = [stats.spearmanr(y, (y - at**2).abs()).statistic for at in x]
+    assert lab.fits(learned, "slope").item() == pytest.approx(sum(known) / 2, abs=3e-3)
+
+
+def test_a_hit_is_the_nearest_of_41_answers():
+    """A bowl on x^2 + 0.03 misses where x^2 is nearer to the answer below: by quadrature."""
+    bowls = Fixed(lambda x, y: (y - x**2).abs(), lambda x, y: (y - x**2 - 0.03).abs())
+    x = torch.linspace(-1, 1, 101)
+    learned = lab.Learned(("on", "off"), bowls, None, x, None)
+    place = (x.double() ** 2 + 0.5) / 0.05
+    moved = (place + 0.6).round() == place.round()
+    assert lab.hits(learned, "on").item() == 1
+    assert lab.hits(learned, "off").item() == pytest.approx(moved.double().mean().item(), abs=0.021)
+
+
+def test_a_row_of_ends():
+    off = torch.zeros(1, 3, 101)
+    off[0, :2, -10:], off[0, 0] = 0.5, 0.3
+    score = parabola.Score(off.mean(-1), None, None, None)
+    learned = lab.Learned(("only",), None, score, torch.linspace(-1, 1, 101), off)
+    assert lab.ends(learned, "only") == {
+        "error": "0.050", "beyond the bar": 1, "give up an end": 2,
+    }  # fmt: skip
+
+
+def test_either_end_that_is_given_up_counts():
+    x = torch.linspace(-1, 1, 101)
+    off = torch.zeros(1, 5, 101)
+    off[0, 0, x < -0.8], off[0, 1, x > 0.8], off[0, 2, x.abs() < 0.8] = 0.2, 0.2, 0.9
+    off[0, 3, x > 0.8], off[0, 4] = 0.1, 1.0
+    assert lab.given_up(lab.Learned(("only",), None, None, x, off), "only") == 3
+
+
+def test_wilsons_interval():
+    """Both ends are where the share that was seen lies 1.96 of that share's deviations off."""
+    for count, n in ((11, 20), (0, 20), (20, 20), (3, 6)):
+        low, high = lab.interval(count, n)
+        for end in (low, high):
+            assert (count / n - end) ** 2 == pytest.approx(1.96**2 * end * (1 - end) / n, abs=1e-9)
+        assert low < high
+
+
+class TestDealt:
+    """A batch of three examples, p = 0.5, 0.1 and 0.2, and another with 0.3, 0.9 and 0.6."""
+
+    def see(self, *p):
+        right = -torch.tensor(p, dtype=torch.float64).log()
+        return right.requires_grad_(), Answers(right, right, right, torch.zeros_like(right))
+
+    def weights(self, loss, p):
+        right, seen = self.see(*p)
+        loss(seen).sum().backward()
+        return right.grad.tolist()
+
+    def test_own_weights_are_mees_and_are_dealt_to_others(self):
+        own = lab.Weights()
+        first, second = (0.5, 0.1, 0.2), (0.3, 0.9, 0.6)
+        assert self.weights(own.kept, first) == pytest.approx(first)
+        assert self.weights(own.dealt("at random"), second) == pytest.approx((0.2, 0.5, 0.1))
+        assert self.weights(own.dealt("falling"), second) == pytest.approx((0.5, 0.1, 0.2))
+        assert self.weights(own.kept, second) == pytest.approx(second)
+
+    def test_redealt(self):
+        p = (0.5, 0.1, 0.2)
+        assert self.weights(lab.redealt("at random"), p) == pytest.approx((0.2, 0.5, 0.1))
+        assert self.weights(lab.redealt("falling"), p) == pytest.approx((0.1, 0.5, 0.2))
+
+    def test_another_order(self):
+        with pytest.raises(ValueError, match="'rising'"):
+            self.weights(lab.redealt("rising"), (0.5, 0.1))
+
+    def test_seeds_do_not_meet(self):
+        _, seen = self.see((0.5, 0.1), (0.3, 0.9))
+        loss = lab.redealt("falling")(seen)
+        assert torch.allclose(loss, torch.tensor([[0.1, 0.5], [0.9, 0.3]]) * seen.right)
+
+
+def test_a_stretched_hinge_has_a_wider_margin():
+    for e in ([0.0, 0.4, 2.0], [0.3, 0.2, 0.9], [0.0, 3.0, 1.0]):
+        found = gradient(lab.stretched(losses.hinge, 0.5), e)
+        by_hand = gradient(lambda a: losses.hinge(a, margin=0.5), e)
+        assert torch.allclose(found, 2 * by_hand)
+    soft = gradient(lab.stretched(losses.log_loss, 2.0), [1.0, 0.0, 3.0])
+    assert soft[0].item() == pytest.approx(0.5 / (1 + math.exp(-0.5)))
+
+
+def test_another_rate_is_another_training():
+    objective = {"NLL": Objective(NLL)}
+    plain, slow = lab.learn(objective, 2, 5, 3), lab.learn(objective, 2, 5, 3, learning_rate=1e-4)
+    same = lab.learn(objective, 2, 5, 3, learning_rate=3e-3)
+    assert torch.equal(plain.score.lead, same.score.lead)
+    assert not torch.equal(plain.score.lead, slow.score.lead)
 
 
 @pytest.mark.parametrize("width", [1e-4, 0.01, 0.5])
@@ -147,21 +279,18 @@ def test_a_pit_that_ignores_the_question_pays(width):
 def test_what_is_told_of_an_objective():
     rows = torch.tensor([[0.1, 0.2, 0.9], [0.5, 3.0, 0.6], [1.0, 1.5, 1.1], [0.9, 1.0, 0.8]])
     score = parabola.Score(*rows[:, None])
-    learned = lab.Learned(("only",), None, score, None, None)
-    assert lab.row(learned, "only") == {
-        "relief": "0.60", "collapsed": 2, "lead": "1.10", "ranking": "0.900",
-        "error": "0.200", "beyond the bar": 2,
+    bowl = Fixed(*3 * [lambda x, y: (y - x**2) ** 2])
+    learned = lab.Learned(("only",), bowl, score, torch.linspace(-1, 1, 11), None)
+    otherwise = learned._replace(score=score._replace(error=rows[:1] / 2))
+    assert lab.row(learned, "only", otherwise) == {
+        "relief": "0.60", "collapsed": 2, "lead": "1.10", "fit": "1.00", "error": "0.200",
+        "beyond the bar": 2, "annealed: error": "0.100", "annealed: beyond": 1,
     }  # fmt: skip
+    bare = lab.row(learned, "only", otherwise._replace(names=("another",)))
+    assert (bare["annealed: error"], bare["annealed: beyond"]) == ("", "")
+    assert lab.told(learned, "only", "fit")["fit"][0].item() == pytest.approx(1, abs=1e-3)
     told = lab.told(learned, "only", "lead", "wrong", "error", "flat")
     assert list(told) == ["lead", "wrong", "error", "flat"]
-    assert torch.equal(told["lead"], rows[2]) and (told["wrong"], told["flat"]) == (2, 2)
-    assert told["error"].item() == pytest.approx(0.2)
-
-
-def test_what_limits_do():
-    plain, least, most = torch.tensor([[0.2, 0.4, 0.1], [0.1, 0.2, 0.01], [0.2, 0.1, 0.1]])
-    found = {name: float(got) for name, got in lab.limits(plain, least, most).items()}
-    assert found == pytest.approx({
-        "error": 0.2, "wrong": 2, "wrong-share": 2 / 3, "least-wrong": 1, "most-wrong": 1,
-        "over-least": 2, "over-most": 1,
-    })  # fmt: skip
+    assert (told["wrong"], told["flat"]) == (2, 2)
+    assert told["lead"] == lab.middle(rows[2]) and told["lead"][0].item() == pytest.approx(1.1)
+    assert told["error"][0].item() == pytest.approx(0.2)

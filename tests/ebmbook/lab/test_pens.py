@@ -119,3 +119,15 @@ def test_ink_that_fades_keeps_its_colours(monkeypatch):
     assert not plt.fignum_exists(fig.number)
     picture = Image.open(io.BytesIO(shown[0].data))
     assert picture.size[0] == 900 and len(picture.getcolors(10**6)) > 200
+
+
+def test_probabilities_are_read_off_a_mean_picture():
+    """Where a pen alone is black the mean picture is as grey as it is likely."""
+    frames = pens.strokes(torch.tensor([0.3, 1.6, 4.0]), 48)
+    assert torch.equal(frames, data.pen_frames(
+        torch.tensor([0.3, 1.6, 4.0]), 48, pens.LENGTH, pens.WIDTH))  # fmt: skip
+    p = torch.tensor([0.5, 0.3, 0.2])
+    mean = (p[:, None, None] * frames).sum(0)
+    got = pens.read_off(torch.stack([mean, frames[1], 2 * mean]), frames)
+    want = torch.stack([p, torch.tensor([0.0, 1.0, 0.0]), 2 * p])
+    assert got.shape == (3, 3) and torch.allclose(got, want, atol=1e-3)

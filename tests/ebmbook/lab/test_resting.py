@@ -188,10 +188,11 @@ def test_learning_finds_the_notches_and_more_so_at_the_better_rate():
     arm = found[8]
     assert arm.rate == 5e-2 and arm.swept.shape == (2, 2)
     assert torch.equal(arm.kl, arm.swept[1]) and arm.kl.max() < 2 < arm.swept[0].min()
-    assert arm.weights == 3 * 8 + 9 * 8 + 9
+    assert arm.weights == arm.free == 3 * 8 + 9 * 8 + 9
     assert torch.allclose(lab.divergence(arm.net, SPOTS), arm.kl)
     parts = lab.compare(SPOTS, "mixture", (6,), (3e-2,), 2, 300, 0, batch=64)[6]
     assert parts.kl.median() < 0.1 and parts.weights == 2 * 16 + 17 * 24
+    assert parts.free == 6 - 1 + 6 + 12
     with pytest.raises(ValueError, match="kind: expected energy or mixture; got 'flow'"):
         lab.learn(SPOTS, "flow", 8, 1e-2, 2, 10, 0)
     one, two = (lab.learn(SPOTS, "energy", 4, 1e-2, 2, 2, 0, steep=s) for s in (1.0, 4.0))
@@ -209,3 +210,74 @@ def test_the_grid_moves_at_each_step(monkeypatch):
     monkeypatch.setattr(lab, "shifted", spy)
     lab.learn(SPOTS, "energy", 4, 1e-2, 1, 3, 0)
     assert len(seen) == 3 and (seen[0] - seen[1]).abs().max() > 1e-3
+
+
+def test_a_finer_grid_has_more_points(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        lab, "shifted", lambda points, cell, draws: seen.append((points, cell)) or points
+    )
+    for refine in (1, 2):
+        lab.compare(SPOTS, "energy", (4,), (1e-2,), 1, 1, 0, refine=refine)
+    (one, cell), (two, small) = seen
+    assert len(one) == 32**2 and len(two) == 64**2 and small == pytest.approx(cell / 4)
+
+
+def test_log_density_of_the_first_model_up_to_a_number():
+    points = torch.tensor([[0.0, 0.3], [1.0, 0.2], [-0.7, 0.7]])
+    true = SPOTS.log_prob(points)
+    by_energy = lab.log_density(Exact(SPOTS, lambda y: 0 * y[..., 0], in_disc(9)), points)
+    assert torch.allclose(by_energy.diff(), true.diff(), atol=1e-3)
+    by_mixture = lab.log_density(mixture(lab.WEIGHTS), points)
+    assert torch.allclose(by_mixture, true, atol=1e-2)
+
+
+def test_weights_and_draws_are_crossed(monkeypatch):
+    """Rows begin alike; columns see the same draws and the same grids, and others do not."""
+    nets, seen = [], []
+    fit, draw, move = lab.training.fit, lab.Spots.draw, lab.shifted
+
+    def begin(net, *given, **named):
+        nets.append([part.detach().clone() for part in net.parameters()])
+        return fit(net, *given, **named)
+
+    monkeypatch.setattr(lab.training, "fit", begin)
+    monkeypatch.setattr(
+        lab.Spots, "draw", lambda self, *given: seen.append(draw(self, *given)) or seen[-1]
+    )
+    grids = []
+    monkeypatch.setattr(lab, "shifted", lambda *given: grids.append(move(*given)) or grids[-1])
+    got = lab.crossed(SPOTS, AVERAGE, 2, 3e-2, 3, 0, hidden=6, batch=16)
+    assert got.shape == (2, 2) and len(got.unique()) == 4
+    for part in nets[0]:
+        assert torch.equal(part[0], part[1]) and torch.equal(part[2], part[3])
+    assert not torch.equal(nets[0][0][1], nets[0][0][2]) and nets[0][0].shape == (4, 2, 6)
+    assert seen[0].shape == (2, 16, 2) and not torch.equal(seen[0][0], seen[0][1])
+    assert len(grids) == 6 and not torch.equal(grids[0], grids[1])
+    again = lab.crossed(SPOTS, AVERAGE, 2, 3e-2, 3, 0, hidden=6, batch=16)
+    assert torch.equal(again, got)
+    steep = lab.crossed(SPOTS, AVERAGE, 2, 3e-2, 3, 0, hidden=6, batch=16, steep=8.0)
+    assert (steep - got).abs().min() > 1e-4
+    assert torch.allclose(nets[2][0], 2 * nets[0][0])
+
+
+def test_crossed_models_learn_from_their_own_column(monkeypatch):
+    """With weights and grids alike, what is left between models is their draws."""
+    monkeypatch.setattr(lab, "shifted", lambda points, cell, draws: points)
+    monkeypatch.setattr(lab.Spots, "_around", lambda self, draws, shape: torch.zeros(*shape, 2))
+    monkeypatch.setattr(
+        torch,
+        "multinomial",
+        lambda shares, n, **_: torch.arange(len(shares))[:, None].expand(-1, n),
+    )
+    got = lab.crossed(SPOTS, SPOTS.centres[0], 2, 3e-2, 40, 0, hidden=8, batch=4)
+    # The first column has seen the first notch alone, the second one the second.
+    assert (got[:, 0] < got[:, 1]).all()
+
+
+def test_spread_by_hand():
+    """Rows that differ by 3 and columns by 1, and nothing else."""
+    heights = torch.tensor([[0.0, 1.0], [3.0, 4.0]])
+    got = lab.spread(heights)
+    assert got.by_weights == pytest.approx(3 / 2**0.5)
+    assert got.by_draws == pytest.approx(1 / 2**0.5)

@@ -118,6 +118,23 @@ def test_trainings_differ_in_what_is_asked_alone():
     assert max((p - q).abs().max() for p, q in zip(first, away, strict=True)) > 0.1
 
 
+def test_a_network_that_begins_as_a_curve_is_that_curve():
+    curve = lab.learn(1, math.inf, 2, 30, 0)
+    begun = lab.learn(3, math.inf, 2, 0, 0, begin=curve)
+    angles = 7 * torch.rand(20, 3, generator=generator())
+    with torch.no_grad():
+        made = begun.net(data.tips(angles).flatten(1))
+        wanted = curve.net(data.tips(angles[:, :1]).flatten(1))
+    assert torch.allclose(made, wanted, atol=1e-6)
+    later = lab.learn(3, math.inf, 2, 5, 0, begin=curve)
+    assert float(later.net.weights[0][:, 2:].abs().min()) > 0  # the other angles learn as well
+    again = lab.learn(1, math.inf, 2, 0, 0, begin=curve)
+    assert torch.equal(again.net.weights[1], curve.net.weights[1])
+    fresh = lab.learn(3, math.inf, 2, 0, 0)
+    assert float(fresh.net.weights[0].abs().max()) <= 6**-0.5
+    assert len(lab.learn(1, math.inf, 1, 0, 0, per_angle=12).codes) == 12
+
+
 def test_judged_heights_are_of_middle_over_answers():
     """A decoder that is the ellipse itself, by hand."""
 

@@ -95,6 +95,17 @@ def test_the_deepest_basin_is_as_long_as_the_ridges_say(shift):
     assert found.number.tolist() == [3]
 
 
+def test_the_misfit_is_standard_normal_by_chance_and_sees_what_a_sum_does_not():
+    share = torch.linspace(0.3, 0.9, 200).double()
+    draws = torch.Generator().manual_seed(0)
+    hits = torch.rand(60, 200, 32, generator=draws) < share[:, None]
+    by_chance = torch.tensor([lab.misfit(each.double().mean(1), share, 32) for each in hits])
+    assert abs(float(by_chance.mean())) < 0.6 and 0.7 < float(by_chance.std()) < 1.4
+    sign = torch.ones(200).double()
+    sign[::2] = -1  # too many here, too few there: the sum is right
+    assert lab.misfit(share + 0.15 * sign, share, 32) > 4
+
+
 def bowl(x, z, y):
     return (x - 1).square() + (z - x).square() + 0 * y
 
@@ -116,6 +127,34 @@ def test_courses_rise_and_their_prices_are_evaluations():
     assert turns.arrived[0] == 0 and turns.arrived[-1] == 1
     slow = lab.together(bowl, known, start, (2,), step_size=1e-3)
     assert slow.arrived.tolist() == [0]
+
+
+def test_finished_turns_shrink_a_quadratic_by_what_their_coupling_says():
+    """r = 0.9: each sweep multiplies z by 0.81, and the energy by 0.81^2."""
+
+    def valley(y, z, x):
+        return y.square() / 2 - 0.9 * y * z + z.square() / 2 + 0 * x
+
+    known = {"x": torch.zeros(2).double()}
+    start = {"y": torch.zeros(2, 3).double(), "z": torch.ones(2, 3).double()}
+    shares = lab.sweeps(valley, known, start, 40, 20)
+    # With y = 0.9 z the energy is 0.095 z^2, met below 1e-6 at z = 0.81^28.
+    first = next(i for i in range(40) if 0.095 * 0.81 ** (2 * i) < 1e-6)
+    assert shares.tolist() == [float(i >= shares.tolist().index(1.0)) for i in range(40)]
+    assert abs(shares.tolist().index(1.0) - first) <= 1
+
+
+def test_turns_of_plain_descent_have_the_price_of_their_steps():
+    known = {"y": torch.zeros(5).double()}
+    start = {"x": torch.zeros(5, 3).double(), "z": torch.full((5, 3), 2.0).double()}
+    course = lab.in_turn(bowl, known, start, (100, 400), 4, step_size=0.2)
+    assert course.evaluations.tolist() == [101, 401] and course.arrived[-1] == 1
+
+
+def test_the_price_of_a_share_lies_between_budgets():
+    course = lab.Course(torch.tensor([10.0, 20.0, 30.0]), torch.tensor([0.1, 0.5, 0.9]))
+    assert course.price(0.7) == pytest.approx(25) and course.price(0.5) == pytest.approx(20)
+    assert course.price(0.05) == 10 and course.price(0.95) == math.inf
 
 
 def test_what_has_arrived_by_a_price_is_the_last_that_was_paid():

@@ -43,7 +43,7 @@ def test_arrival_is_the_first_evaluation_that_stays():
     away = torch.tensor([
         [1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0],
     ])  # fmt: skip
-    path = torch.stack([away.T, 0 * away.T, 9 + 0 * away.T], -1)  # the third is no answer
+    path = torch.stack([away.T, 0 * away.T], -1)
     assert lab.arrival(path, torch.zeros(4, 2)).tolist() == [2, 4, 1, 5]
 
 
@@ -67,6 +67,43 @@ def test_a_trial_of_bowls_arrives_and_keeps_the_restart_of_least_energy():
     assert slow.arrived == 0 and slow.evaluations == math.inf
     sure = lab.trial(high, goal, start, 100, step_size=0.25)
     assert sure.arrived == pytest.approx(4 / 6) and 8 < sure.evaluations < 16
+
+
+def test_a_trial_reads_its_answer_from_other_coordinates():
+    goal = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).double()
+    start = torch.full((4, 3), 0.5).double()
+    at = goal.repeat_interleave(2, 0)
+    found = lab.trial(
+        lambda v: v.square().sum(1), goal, start, 50, read=lambda v: at + v[..., 1:] * 3
+    )
+    assert found.arrived == 1 and torch.allclose(found.answer, goal, atol=1e-6)
+    off = lab.trial(lambda v: v.square().sum(1), goal, start, 50, read=lambda v: v[..., 1:])
+    assert off.arrived == 0
+
+
+def test_noise_of_the_same_size_has_the_same_mean_and_size_and_no_circle():
+    angle = torch.tensor([0.0, 0.8])[:, None] + torch.randn(2, 20_000, generator=generator())
+    y = torch.stack([angle.cos(), angle.sin()], -1).double()
+    found = lab.noisy(y, generator(1))
+    assert torch.allclose(found.mean(1), y.mean(1), atol=0.02)
+    spread = [(v - v.mean(1, keepdim=True)).square().sum(-1).mean(1) for v in (y, found)]
+    assert torch.allclose(*spread, rtol=0.05)
+    each = (found - found.mean(1, keepdim=True)).square().mean(1)
+    assert torch.allclose(each[:, 0], each[:, 1], rtol=0.05)
+    assert float((found.norm(dim=-1) - 1).square().mean()) > 0.1
+
+
+def test_the_mean_wind_is_the_mean_of_those_that_make_the_fall():
+    x = torch.tensor([1.0, 0.0]).double().expand(400_000, 2)
+    push = x + torch.randn(x.shape, generator=generator(), dtype=torch.float64)
+    angle = torch.atan2(push[:, 1], push[:, 0])
+    for at in (0.0, 1.2, 2.8):
+        near = (angle - at).abs() < 0.03
+        y = torch.tensor([[math.cos(at), math.sin(at)]]).double()
+        winds = (push - x)[near]
+        found = lab.mean_wind(x[:1], y)[0]
+        se = winds.std(0) / len(winds) ** 0.5
+        assert ((winds.mean(0) - found).abs() < 4 * se + 0.005).all()
 
 
 def test_the_least_wind_explains_the_fall_and_is_the_weakest_of_those():

@@ -395,6 +395,16 @@ def code_is_given(model, tasks, recipe):
         concepts.learning.infer_code = right
 
 
+@pytest.mark.parametrize("loss", concepts.LOSSES)
+def test_a_code_that_is_taken_as_given(loss):
+    model, tasks, recipe = energy(), draw(), Recipe(Inner(3), loss=loss)
+    wanted = code_is_given(model, tasks, recipe)
+    found = gradients(model, tasks, dataclasses.replace(recipe, through_code=False))
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    whole = gradients(model, tasks, recipe)
+    assert not all(torch.equal(a, b) for a, b in zip(found, whole, strict=True))
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -843,6 +853,7 @@ W = torch.zeros(2, 3, 3)
         (lambda: Recipe(anneal_over=-1), "anneal_over"),
         (lambda: Recipe(kl=-1.0), "kl: expected a number >= 0"),
         (lambda: Recipe(clip=0.0), "clip: expected a number > 0"),
+        (lambda: Recipe(through_code=1), "through_code: expected a bool"),
         (lambda: Recipe(learning_rate=math.nan), "learning_rate"),
         (lambda: Recipe(generate=0.0, identify=0.0), "generate, identify: expected one"),
         (lambda: Energy(0, generator()), "n_models: expected >= 1"),
