@@ -10,6 +10,7 @@ import torch
 from scripts import LIVE, evaluate
 
 from ebmbook import plots
+from ebmbook.lab import dirac
 from ebmbook.press import notebooks
 from ebmref import energies, inference
 from ebmref.free_energy import free_energy, softmin
@@ -179,6 +180,56 @@ class TestBasins:
             want = paths[: len(path), k].double()
             torch.testing.assert_close(path, want, rtol=0, atol=5e-4)
             assert got["part"] == ends[k] and len(path) <= len(paths)
+
+
+def dirac_game(loss, penalty):
+    return dirac.Game(loss, penalty=float(penalty))
+
+
+DIRAC = [("saturating", 0.0), ("non-saturating", 0.0), ("non-saturating", 0.5), ("Wasserstein", 1)]
+
+
+class TestDirac:
+    @pytest.mark.parametrize("loss, penalty", DIRAC)
+    def test_a_step_is_the_package_s(self, loss, penalty):
+        at = uniform(20, 2)
+        for turns, rule in (("false", "at once"), ("true", "in turn")):
+            got = evaluate(
+                "gan-dirac",
+                f"{at.tolist()}.map((p) => laws.advance(p, 0.3, '{loss}', {penalty}, {turns}))",
+            )
+            want = dirac.advance(dirac_game(loss, penalty), at, 0.3, rule)
+            torch.testing.assert_close(tensor(got), want, **EXACT)
+
+    @pytest.mark.parametrize("loss, penalty", DIRAC)
+    @pytest.mark.parametrize("step", [0.02, 0.5, 2.0, 3.0])
+    def test_the_size_of_the_eigenvalue_is_the_package_s(self, loss, penalty, step):
+        for turns, rule in (("false", "at once"), ("true", "in turn")):
+            got = evaluate(
+                "gan-dirac", f"laws.spectralRadius({step}, '{loss}', {penalty}, {turns})"
+            )
+            want = dirac.spectral_radius(dirac_game(loss, penalty), step, rule)
+            # Where two eigenvalues meet, the root of a rounding error is between them.
+            assert got == pytest.approx(want, abs=1e-7)
+
+    def test_what_is_read_out(self):
+        asked = "step: 0.2, loss: 'non-saturating', penalty: 0, theta: 1, psi: 0"
+        for turns, law in (("false", (2 * 0.2) ** 0.5), ("true", (8 / 1000) ** 0.5)):
+            got = evaluate("gan-dirac", f"laws.solve({{ {asked}, turns: {turns} }})")
+            assert got["steps"] == 5000 and len(got["radii"]) == 5001 and len(got["path"]) == 301
+            assert got["end"] == got["radii"][-1] == pytest.approx(law, rel=0.05)
+        gone = evaluate("gan-dirac", "laws.solve({ step: 2, loss: 'Wasserstein', penalty: 0, "
+                        "theta: 1, psi: 0, turns: false })")  # fmt: skip
+        assert gone["end"] >= 100 > gone["radii"][-2] and gone["steps"] == len(gone["radii"]) - 1
+
+    def test_it_starts_from_the_picture_of_the_page(self):
+        page = shown_before("gan-convergence", "fig-gan-dirac")
+        asked = "step: 0.2, loss: 'non-saturating', penalty: 0, theta: 1, psi: 0"
+        for turns, rule in (("false", "at once"), ("true", "in turn")):
+            got = evaluate("gan-dirac", f"laws.solve({{ {asked}, turns: {turns} }})")
+            path = page["paths"][rule]
+            torch.testing.assert_close(tensor(got["path"]), path[:301], **EXACT)
+            torch.testing.assert_close(tensor(got["radii"]), path.norm(dim=1), **EXACT)
 
 
 class TestPen:
