@@ -127,11 +127,15 @@ def test_a_network_that_begins_as_a_curve_is_that_curve():
         wanted = curve.net(data.tips(angles[:, :1]).flatten(1))
     assert torch.allclose(made, wanted, atol=1e-6)
     later = lab.learn(3, math.inf, 2, 5, 0, begin=curve)
-    assert float(later.net.weights[0][:, 2:].abs().min()) > 0  # the other angles learn as well
+    assert (
+        float(later.net.weights[0][:, 2:].detach().abs().min()) > 0
+    )  # the other angles learn as well
     again = lab.learn(1, math.inf, 2, 0, 0, begin=curve)
     assert torch.equal(again.net.weights[1], curve.net.weights[1])
     fresh = lab.learn(3, math.inf, 2, 0, 0)
-    assert float(fresh.net.weights[0].abs().max()) <= 6**-0.5
+    assert float(fresh.net.weights[0].detach().abs().max()) <= 6**-0.5
+    stepped = lab.learn(3, math.inf, 2, 1, 0)
+    assert not torch.equal(stepped.net.weights[0], fresh.net.weights[0])
     assert len(lab.learn(1, math.inf, 1, 0, 0, per_angle=12).codes) == 12
 
 
