@@ -37,12 +37,16 @@ def imports(tree: ast.AST):
                 yield f"{node.module}.{alias.name}", alias.asname or alias.name
 
 
+# Public names of every named tuple; the underscore keeps them apart from its fields.
+TUPLES = ("_fields", "_field_defaults", "_replace", "_asdict", "_make")
+
+
 def private_uses(tree: ast.AST) -> list[str]:
     """Private names of other modules: imported, or reached for through what was imported."""
     names = {here: full for full, here in imports(tree)}
     found = [full for full in names.values() if any(map(is_private, full.split(".")))]
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and is_private(node.attr):
+        if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in TUPLES:
             base = ast.unparse(node.value)
             for here, full in names.items():
                 if base == here or base.startswith(f"{here}."):
