@@ -479,14 +479,14 @@ def test_what_a_key_cannot_follow_is_told(text):
 
 def test_nothing_is_there_that_a_key_cannot_follow():
     """In no module of the packages, and in no cell."""
+    foreign = "func.overloadpacket.__name__"  # what PyTorch calls its own
     for package in keys.PACKAGES:
         for path in (ROOT / package).rglob("*.py"):
             outside = path.parent.name == "press"  # tools, which no chapter reaches
             told = [] if outside else forbidden(ast.parse(path.read_text()).body)
-            assert told == [], path
+            assert [one for one in told if foreign not in one] == [], path
     for name, cells in CHAPTERS.items():
         body = [one for cell in cells for one in ast.parse(keys.plain(cell)).body]
-        foreign = "func.overloadpacket.__name__"  # what PyTorch calls its own
         told = forbidden(body, is_module=False)
         assert [one for one in told if foreign not in one] == [], name
 
