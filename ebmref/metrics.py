@@ -38,12 +38,12 @@ def _check_clouds(least: int = 2, **clouds: Tensor) -> None:
 _LARGEST = 1e100
 # A centre so many spreads away costs the products three digits.
 _FAR = 30.0
-# Below this share of the points' size a distance by products has eight digits left of sixteen.
+# Below this share of the points' size a distance by products has seven digits left of sixteen.
 _NEAR = 1e-4
 
 
 def _distances(x: Tensor, y: Tensor) -> Tensor:
-    """Euclidean, `(n, m)`, in double precision; to eight digits, and of copies exactly zero.
+    """Euclidean, `(n, m)`, in double precision; to seven digits, and of copies exactly zero.
 
     By matrix products, which are fast, but differences of squares: they lose digits of clouds far
     from the origin, and of points near each other. So a centre that is far is taken off, and the

@@ -290,9 +290,10 @@ def test_metrics_do_not_know_where_the_origin_is(offset, scale, d, n, seed):
     assert (distance == 0).all() and (far[at] == far).all()
     distance, at = metrics.nearest(far, away)
     right = (one[:, None] - other).norm(dim=-1)
-    room = 1e-14 * (1 + offset)
-    assert (distance / scale - right.min(1).values).abs().max() <= 20 * room
-    assert (right.gather(1, at[:, None])[:, 0] - right.min(1).values).abs().max() <= 20 * room
+    least = right.min(1).values
+    room = 1e-7 * least + 2e-13 * (1 + offset)  # seven digits, and what the offset has rounded
+    assert ((distance / scale - least).abs() <= room).all()
+    assert (right.gather(1, at[:, None])[:, 0] - least <= room).all()
     assert metrics.manifold(far, away, 2) == pytest.approx(metrics.manifold(one, other, 2))
     source = torch.Generator().manual_seed(0)
     test = metrics.mmd_test(far, away, source, n_permutations=9)
@@ -303,6 +304,16 @@ def test_metrics_do_not_know_where_the_origin_is(offset, scale, d, n, seed):
     assert got == pytest.approx(metrics.frechet_distance(one, other), rel=1e-5, abs=1e-5)
     counts = metrics.mode_statistics(far, far[:2], scale, 1.0).counts
     assert torch.equal(counts, metrics.mode_statistics(one, one[:2], 1.0, 1.0).counts)
+
+
+@pytest.mark.parametrize("d", [1, 2, 40])
+@pytest.mark.parametrize("apart", [10.0**-k for k in range(13)])
+def test_the_nearest_is_as_near_as_it_is_to_seven_digits(apart, d):
+    """At every distance, as the difference of squares alone is not: at 1e-8 it keeps no digit."""
+    one, away = normal(2, 500, d, seed=4)
+    other = one + apart * away / away.norm(dim=1, keepdim=True)
+    right = (one[:, None] - other).norm(dim=-1).min(1).values
+    assert torch.allclose(metrics.nearest(one, other)[0], right, rtol=1e-7, atol=0)
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-40, 1e40, 1e200])
