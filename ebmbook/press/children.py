@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +19,13 @@ from ebmbook.press.notebooks import BOOK, CHECKPOINTS, CLAIMS
 from ebmbook.press.variants import Variant
 
 COMPLAINTS = "stderr.txt"  # of the child, beside the draft
+# PyTorch's, oneDNN's and MKL's: what of the processor they may use, and so how they round.
+SWITCHES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
+
+
+def rounding(environment: Mapping[str, str]) -> str:
+    """What the switches say, in one word; "" of the processor as it is."""
+    return "-".join(filter(None, map(environment.get, SWITCHES))).lower()
 
 
 def in_short(said: str) -> str:
@@ -120,11 +127,14 @@ def start(
 
     It holds the lock too, and ends when its stdin does: at the latest when this process dies.
     """
-    environment = os.environ | {
+    environment = os.environ | (more or {})
+    kept = environment.get("EBMREF_CHECKPOINTS") or str(CHECKPOINTS)
+    environment |= {
         "EBMREF_PROFILE": variant.profile,
         "EBMREF_RESULTS": str(draft.parent),
         "EBMREF_CLAIMS": str(CLAIMS),
-        "EBMREF_CHECKPOINTS": os.environ.get("EBMREF_CHECKPOINTS") or str(CHECKPOINTS),
+        # Trainings that round otherwise part ways: what one has trained is nothing for another.
+        "EBMREF_CHECKPOINTS": os.path.join(kept, rounding(environment)),
         "PYTHONPATH": notebooks.python_path(),
     }
     command = [sys.executable, "-m", "ebmbook.press.execute", str(draft), str(book)]
@@ -132,7 +142,7 @@ def start(
     with (draft.parent / COMPLAINTS).open("w") as complaints:
         return subprocess.Popen(
             command,
-            env=environment | (more or {}),
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=complaints,

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ebmbook import inputs
 from ebmbook.claims import LedgerError, parse_results
 from ebmbook.press import notebooks, outputs
-from ebmbook.press.children import Children, execute, side_by_side, why_no_results
+from ebmbook.press.children import Children, execute, rounding, side_by_side, why_no_results
 from ebmbook.press.notebooks import CLAIMS, BookError
 from ebmbook.press.variants import Variant
 from ebmbook.press.work import alone, clear
@@ -130,7 +130,7 @@ def _of_same_code(chapter: str, variant: Variant) -> NotebookNode | None:
     try:
         run = notebooks.read(path)
         stamp = run.metadata["ebmref"]
-        same = stamp["parameters"] == variant.parameters and stamp["device"] == _device()
+        same = all(stamp[name] == value for name, value in _asked(variant).items())
         read = stamp["results"].get("data", {})
         made_by = {name: stamp[name] for name in ("key", "look")}
         if outputs.faults(chapter, run):
@@ -145,9 +145,13 @@ def _is_of_its_page(chapter: str, run: NotebookNode) -> bool:
     return notebooks.is_of_its_words(chapter, run) and notebooks.is_of_its_verdicts(chapter, run)
 
 
-def _device() -> str:
-    """The device that was asked for, if any."""
-    return os.environ.get("EBMREF_DEVICE", "")
+def _asked(variant: Variant) -> dict[str, Any]:
+    """What a run was asked to be: its parameters, its device if any, and how it is to round."""
+    return {
+        "parameters": variant.parameters,
+        "device": os.environ.get("EBMREF_DEVICE", ""),
+        "rounding": rounding(os.environ),
+    }
 
 
 def _failed_path(chapter: str, variant: Variant) -> Path:
@@ -173,7 +177,7 @@ def run_chapter(chapter: str, variant: Variant, place: int, children: Children) 
             began = time.monotonic()
             # Before the run, so that an edit made while it runs is seen by the next one.
             stamp = notebooks.keys_of(chapter, variant.profile, variant.parameters)
-            stamp |= {"parameters": variant.parameters, "device": _device()}
+            stamp |= _asked(variant)
             draft = work / f"{chapter}.ipynb"
             notebooks.write(notebooks.draft(chapter), draft)
             error = execute(draft, variant, lock=lock, children=children, place=place)

@@ -17,8 +17,8 @@ from typing import Any
 from ebmbook import inputs
 from ebmbook.claims import LedgerError
 from ebmbook.press import notebooks
-from ebmbook.press.children import Children, execute, why_no_results
-from ebmbook.press.notebooks import CHECKPOINTS, CLAIMS, RUNS
+from ebmbook.press.children import SWITCHES, Children, execute, why_no_results
+from ebmbook.press.notebooks import CLAIMS, RUNS
 from ebmbook.press.variants import Variant
 from ebmbook.press.work import alone
 
@@ -29,7 +29,6 @@ MACHINES = {
     "avx2": ("avx2", "AVX2", "AVX2"),
     "avx512": ("avx512", "AVX512_CORE", "AVX512"),
 }
-SWITCHES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 CAPABILITY = "import torch; print(torch.backends.cpu.get_cpu_capability())"
 
 
@@ -110,12 +109,8 @@ def perform(task: Task, children: Children | None = None) -> dict[str, Any]:
         began = time.monotonic()
         draft = work / f"{task.chapter}.ipynb"
         notebooks.write(notebooks.draft(task.chapter), draft)
-        # Two machines go different ways: what one has trained is nothing for the other.
-        kept = os.environ.get("EBMREF_CHECKPOINTS") or str(CHECKPOINTS)
-        more = environment(task.machine) | {
-            "EBMREF_CHECKPOINTS": os.path.join(kept, task.machine),
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
-        }
+        more = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+        more |= environment(task.machine)
         variant = Variant(task.variant.profile, task.variant.parameters | {"seed": task.seed})
         error = execute(draft, variant, lock=lock, more=more, children=children, place=None)
         results = work / f"{task.chapter}.json"

@@ -47,6 +47,27 @@ def test_a_run_is_whole_and_repeats_byte_for_byte(copy_of_judged, judged_book):
     assert leftovers(book) == []
 
 
+def test_what_rounds_otherwise_is_another_run(dry_book, monkeypatch):
+    """A switch of the processor runs a chapter again, and its trainings keep apart."""
+    keep = "import os, pathlib; pathlib.Path('kept').write_text(os.environ['EBMREF_CHECKPOINTS'])"
+    monkeypatch.setenv("INSTEAD", keep)
+
+    def ran() -> tuple[bool, str]:
+        done = dry_book.call("run", "--chapter", "01-one")
+        assert done.returncode == 0, done.stderr
+        again = any(line.endswith(" s") for line in done.stderr.splitlines())
+        return again, (dry_book.root / "kept").read_text()
+
+    for name in children.SWITCHES:
+        monkeypatch.delenv(name, raising=False)
+    plain = ran()[1]
+    assert not ran()[0] and plain.rstrip("/").endswith("checkpoints")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert ran() == (True, plain.rstrip("/") + "/avx2") and not ran()[0]
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+    assert ran() == (True, plain.rstrip("/") + "/default-avx2")
+
+
 def test_only_what_changed_runs_again(dry_book):
     """Code runs its chapter, what it reaches runs those that reach it; words and thresholds run
     nothing, and stand on the page all the same."""
