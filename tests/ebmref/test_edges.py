@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ebmref import ddls, energies, gan, gebm, losses, metrics, samplers
 from ebmref.free_energy import free_energy, softmin
 
-HELD = settings(deadline=None, derandomize=True, max_examples=60)
+HELD = settings(max_examples=60)
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 OFFSETS = st.sampled_from([0.0, 1.0, -300.0, 1e4, -1e6, 1e8])
 SCALES = st.sampled_from([1e-20, 1e-6, 1.0, 1e6, 1e20])

@@ -41,7 +41,7 @@ def test_descent_reaches_the_minimum_of_a_quadratic(shape):
     assert found.n_evaluations == 5 * 31
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.floats(1e-3, 1e4), st.floats(1e-3, 1e3), st.integers(0, 10))
 def test_no_restart_ever_climbs(step_size, scale, seed):
     """Whatever the step: backtracking makes the energy of each restart non-increasing."""
@@ -252,7 +252,7 @@ def test_lbfgs_needs_a_tenth_of_the_gradients_steps_in_a_narrow_valley():
     assert fast.n_evaluations < slow.n_evaluations / 10
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.floats(1e-3, 1e3), st.integers(1, 8), st.integers(0, 10), st.booleans())
 def test_no_restart_of_lbfgs_ever_climbs(scale, history, seed, bent):
     """Whatever the scale and the memory, the energy of each restart is non-increasing."""

@@ -186,7 +186,7 @@ def test_the_valley_that_turns_zigzag_along_is_followed_jointly():
     assert together.n_evaluations < turns.n_evaluations
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 1000), st.floats(-0.95, 0.95), st.sampled_from([None, 1e-3, 0.3]))
 def test_no_restart_ends_above_its_start(seed, r, step_size):
     """Neither all together nor in turns, by L-BFGS or by steps of any size."""

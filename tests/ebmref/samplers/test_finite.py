@@ -30,7 +30,7 @@ def random_problem(seed, n=None, lazy=False):
 problems = st.integers(0, 2**32 - 1).map(random_problem)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(problems)
 def test_rows_sum_to_one_and_balance_holds_to_1e_15(problem):
     """Equation (11) on random graphs: a kernel, in detailed balance, hence stationary."""
@@ -44,7 +44,7 @@ def test_rows_sum_to_one_and_balance_holds_to_1e_15(problem):
     torch.testing.assert_close(p @ K, p, rtol=1e-13, atol=0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems)
 def test_equations_written_out_node_by_node(problem):
     """Both equations in plain loops, with the report's three cases."""
@@ -90,7 +90,7 @@ def test_a_move_without_a_way_back_is_never_taken():
     assert A.isfinite().all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems, st.integers(-900, 900))
 def test_only_ratios_of_p_matter(problem, exponent):
     """p times a power of two gives the same bits; p times anything the same up to rounding."""
@@ -144,7 +144,7 @@ def test_a_long_walk_visits_nodes_as_often_as_p_says():
     assert stats.chisquare(torch.bincount(x, minlength=6).numpy(), expected).pvalue > 1e-6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems)
 def test_stationary_law_of_a_metropolis_matrix_is_its_target(problem):
     """The linear system knows nothing of p and gives it back."""
@@ -208,7 +208,7 @@ def test_two_nodes_in_closed_form(a, b, epsilon):
     torch.testing.assert_close(finite.stationary(K), p / p.sum())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems, st.floats(0.01, 0.6))
 def test_mixing_time_is_the_first_step_near_enough(problem, epsilon):
     """Bisection over squared powers against one step after the other."""
@@ -224,7 +224,7 @@ def test_mixing_time_is_the_first_step_near_enough(problem, epsilon):
     assert found > 2000
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.booleans(), st.floats(0.01, 0.4))
 def test_mixing_time_lies_between_the_bounds_of_the_gap(seed, lazy, epsilon):
     """(t_rel - 1) log(1/2e) <= t_mix <= t_rel log(1/(e p_min)), for reversible chains
