@@ -28,6 +28,9 @@ from ebmref.seeds import derive_seed
 BAR = 0.125
 # Below this relief no answer is twice as likely as another, at temperature one.
 FLAT = math.log(2)
+# No weight is larger: a density has no bound, and Adam squares what it is given, which overflows
+# in single precision beyond 10^19.
+MOST = 1e6
 
 
 class Learned(NamedTuple):
@@ -100,11 +103,11 @@ def learn(
     return Learned(tuple(objectives), model, score, x.cpu(), off.cpu())
 
 
-def weighted(low: float = 0.0, high: float = math.inf) -> losses.Loss:
+def weighted(low: float = 0.0, high: float = MOST) -> losses.Loss:
     """A loss with the gradient of NLL times p, p being kept between two limits.
 
-    Without limits that is the gradient of `losses.minimum_empirical_error`, and with two equal ones
-    that of NLL. Its value means nothing.
+    Within the limits that is the gradient of `losses.minimum_empirical_error`, and with two equal
+    ones that of NLL. Its value means nothing.
 
     Args:
         low, high: 0 <= low <= high; of a density, if that is what the answers are given by.
@@ -112,9 +115,13 @@ def weighted(low: float = 0.0, high: float = math.inf) -> losses.Loss:
 
     def loss(a: losses.Answers) -> Tensor:
         nll = losses.negative_log_likelihood(a)
-        return (-nll).exp().detach().clamp(low, high) * nll
+        return _weight(nll).clamp(low, high) * nll
 
     return loss
+
+
+def _weight(nll: Tensor) -> Tensor:
+    return (-nll.detach()).exp().clamp(max=MOST)
 
 
 class Weights:
@@ -135,7 +142,7 @@ class Weights:
     def kept(self, a: losses.Answers) -> Tensor:
         """`weighted()`, which has MEE's gradient; keeps its weights."""
         nll = losses.negative_log_likelihood(a)
-        self.p = (-nll).exp().detach()
+        self.p = _weight(nll)
         return self.p * nll
 
     def dealt(self, order: str) -> losses.Loss:
@@ -156,7 +163,7 @@ def redealt(order: str) -> losses.Loss:
 
     def loss(a: losses.Answers) -> Tensor:
         nll = losses.negative_log_likelihood(a)
-        return _deal(nll, (-nll).exp().detach(), order)
+        return _deal(nll, _weight(nll), order)
 
     return loss
 
@@ -295,7 +302,8 @@ def mean_density(learned: Learned, name: str, n_answers: int = 2001) -> Tensor:
     with torch.no_grad():
         right, energy = learned.model(x, torch.cat([x.square(), y]))
         log_z = (-energy).logsumexp(-1) + (y[1] - y[0]).log()
-    density = (-right - log_z).exp().mean(-1)
+    # In double precision: between the answers of a coarse sum densities of 10^70 were seen.
+    density = (-right - log_z).double().exp().mean(-1)
     return density.view(len(learned.names), -1)[learned.names.index(name)].cpu()
 
 

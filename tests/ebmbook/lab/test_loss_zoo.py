@@ -39,6 +39,16 @@ class TestWeighted:
                 found = gradient(lab.weighted(low, high), energies)
                 assert torch.allclose(found, weight * gradient(NLL, energies))
 
+    @pytest.mark.parametrize("loss", [
+        lab.weighted(), lab.weighted(low=1.0), lab.Weights().kept, lab.redealt("at random"),
+    ])  # fmt: skip
+    def test_no_density_is_too_large_for_adam(self, loss):
+        """A right answer between those that are summed over has any density: here e^60."""
+        right = torch.tensor([-60.0], requires_grad=True)
+        rest = torch.zeros(1)
+        loss(Answers(right, rest, rest, rest)).sum().backward()
+        assert right.grad.item() == pytest.approx(1e6)
+
 
 class TestLearn:
     OBJECTIVES = {  # noqa: RUF012
