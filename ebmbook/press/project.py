@@ -122,7 +122,9 @@ def _pages_of(address: str) -> str:
     if not found:
         return ""
     host = f"{found['owner'].lower()}.github.io"
-    return f"https://{host}/" if found["name"].lower() == host else f"https://{host}/{found['name']}/"
+    return (
+        f"https://{host}/" if found["name"].lower() == host else f"https://{host}/{found['name']}/"
+    )
 
 
 def released(project: Project) -> str:
