@@ -49,21 +49,22 @@ if importlib.util.find_spec("ebmbook") is None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "kept.txt")
         file.write_text("\\n".join(kept))
-        pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+        pip = [sys.executable, "-m", "pip", "install"]
         pip += ["--constraint", str(file), PACKAGE]
         done = subprocess.run(pip, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{{done.stderr}}\\nkept: {{', '.join(kept)}}")
+        said = done.stdout.splitlines()[-10:] + done.stderr.splitlines()
+        print(*said, "kept: " + " ".join(kept), sep="\\n")
+        raise RuntimeError("the package does not fit what is here")
     importlib.invalidate_caches()"""
 KEEP = "torch torchvision torchaudio numpy scipy scikit-learn pandas matplotlib"
 
 
-def package() -> str:
+def package(made: project.Project) -> str:
     """What pip installs: this version's tag in the repository, else this commit.
 
     While the repository has no address, the clone that the notebook is in.
     """
-    made = project.read()
     if not made.address:
         return "."
     try:
@@ -75,7 +76,7 @@ def package() -> str:
 
 def install_cell() -> str:
     """The first cell of a notebook."""
-    return INSTALL.format(package=package(), keep=KEEP)
+    return INSTALL.format(package=package(project.read()), keep=KEEP)
 
 
 def legible(
