@@ -20,7 +20,7 @@ class Environment:
         return self.folder / "bin" / "python"
 
     def run(self, *args: str, **more: str) -> subprocess.CompletedProcess:
-        """Its Python in a bare folder, with pip bound to what the environment variables in `more` name."""
+        """Its Python in a bare folder; `more` are environment variables, such as pip reads."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "PYTHON"))}
         kept |= {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}
         kept |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1"} | more
