@@ -18,7 +18,9 @@ from ebmbook.press import records
 from ebmbook.press.notebooks import ROOT, BookError
 from ebmref.files import write_atomic
 
-ADDRESS = re.compile(r"https://[\w.-]+(?::\d+)?/[\w./-]+(?<![/.])")
+HOST = r"https://[\w.-]+(?::\d+)?"
+ADDRESS = re.compile(rf"{HOST}/[\w./-]+")
+SITE = re.compile(rf"{HOST}(?:/[\w./-]+)?")
 ON_GITHUB = re.compile(r"https://github\.com/(?P<owner>[\w-]+)/(?P<name>[\w.-]+)")
 MADE = "# Made by `make cite` from pyproject.toml.\n"
 
@@ -83,8 +85,8 @@ def read(root: Path = ROOT) -> Project:
         text = (root / "pyproject.toml").read_text(encoding="utf-8")
         whole = tomllib.loads(text)
         told, more = whole["project"], whole["tool"]["ebmbook"]
-        address = _address("Repository", told.get("urls", {}).get("Repository", ""))
-        site = _address("site", more.get("site", ""))
+        address = _address("Repository", told.get("urls", {}).get("Repository", ""), ADDRESS)
+        site = _address("site", more.get("site", ""), SITE)
         made = Project(
             name=told["name"],
             version=told["version"],
@@ -104,11 +106,11 @@ def read(root: Path = ROOT) -> Project:
     return made
 
 
-def _address(what: str, text: str) -> str:
+def _address(what: str, text: str, form: re.Pattern) -> str:
     """An address in its one form; "" of ""."""
     text = text.strip().rstrip("/").removesuffix(".git")
     # Of "OWNER" and other words that stand for what is yet to be filled in nothing is made.
-    if text and (not ADDRESS.fullmatch(text) or "OWNER" in text):
+    if text and (not form.fullmatch(text) or "OWNER" in text):
         raise BookError(
             f"pyproject.toml: {what}: {text!r} is no address such as "
             "https://github.com/somebody/something"

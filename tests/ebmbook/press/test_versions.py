@@ -139,6 +139,13 @@ def test_what_can_be_chosen():
     ]  # fmt: skip
 
 
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Without a line for each request."""
+
+    def log_message(self, *args):
+        pass
+
+
 def shown(address: str, profile: Path) -> str:
     """A page in a browser, after its scripts."""
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
@@ -155,8 +162,7 @@ def test_the_switch(tmp_path):
     site = tmp_path / "site"
     versions.lay_out(tmp_path, site)
     shutil.copytree(site / "latest", site / "preview")
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=site)
-    handler.log_message = lambda *args: None
+    handler = partial(Quiet, directory=site)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
