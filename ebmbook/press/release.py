@@ -75,9 +75,21 @@ def make(tag: str = "", since: str = "") -> list[Path]:
 
 
 def changelog(at: str, since: str = "") -> str:
-    """What the ledger's difference from the release before is."""
-    since = since or difference.release_before(at)
-    return difference.between(since, at) if since else "The first release.\n"
+    """What the ledger's difference from the release before is.
+
+    Raises:
+        BookError: a `since` that was asked for cannot be read.
+    """
+    if since:
+        return difference.between(since, at)
+    before = difference.release_before(at)
+    if not before:
+        return "The first release.\n"
+    try:
+        return difference.between(before, at)
+    except BookError as error:
+        # A ledger of another form must not stand in the way of all releases to come.
+        return f"Since {before}. The ledgers cannot be compared: {error}\n"
 
 
 def when() -> int:

@@ -22,7 +22,7 @@ from installs import Environment
 from packaging.requirements import Requirement
 
 from ebmbook.press import project, release
-from ebmbook.press.notebooks import ROOT
+from ebmbook.press.notebooks import ROOT, BookError
 
 ADDRESS = "https://github.com/somebody/something"
 README = """\
@@ -100,6 +100,29 @@ def test_the_zip_is_the_pages_and_the_same_every_time(released, made, tag, tmp_p
     done = released.shell(sys.executable, "-c", code, str(tmp_path / "later"), str(zips))
     assert done.returncode == 0, done.stderr
     assert (zips / f"ebmref-book-{tag}.zip").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "before, since, told",
+    [
+        ("", "", "The first release."),
+        ("v0.1.0", "", "from v0.1.0 to HEAD"),
+        ("v0.1.0", "v0.0.1", "from v0.0.1 to HEAD"),
+        # One whose form is another: said, and no end of all releases.
+        ("v0.0.0", "", "Since v0.0.0. The ledgers cannot be compared: of old"),
+    ],
+)
+def test_the_changelog_is_from_the_release_before(monkeypatch, before, since, told):
+    def between(since, until):
+        if since == "v0.0.0":
+            raise BookError("of old")
+        return f"from {since} to {until}\n"
+
+    monkeypatch.setattr(release.difference, "release_before", lambda at: before)
+    monkeypatch.setattr(release.difference, "between", between)
+    assert release.changelog("HEAD", since) == f"{told}\n"
+    with pytest.raises(BookError):
+        release.changelog("HEAD", "v0.0.0")
 
 
 def test_another_tag_is_refused(released):
