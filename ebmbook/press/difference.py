@@ -226,8 +226,10 @@ def between(since: str, until: str = HERE) -> str:
     """What changed from one commit to another, or to the files as they lie here.
 
     Raises:
-        BookError: see `state_of`.
+        BookError: none was named; and see `state_of`.
     """
+    if since == HERE:
+        raise BookError("since which commit? make diff FROM=v0.1.0, for example")
     found = difference(state_of(since), state_of(until))
     return "\n".join(lines(found, since, until or "now")) + "\n"
 

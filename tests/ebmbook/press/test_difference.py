@@ -133,6 +133,11 @@ def test_a_commit_that_is_none(toy, commit):
         difference.between(commit)
 
 
+def test_a_commit_that_is_not_named():
+    with pytest.raises(BookError, match="since which commit"):
+        difference.between("")
+
+
 def test_a_ledger_that_cannot_be_read_is_named(toy):
     (toy.root / "book" / "claims" / "new.yml").write_text("- id: nonsense\n")
     toy.commit("v0.3.0")
