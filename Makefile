@@ -16,6 +16,9 @@ MACHINES ?=
 SCHEDULER ?=
 ANEW ?=
 REASONS ?=
+FROM ?=
+TO ?=
+TAG ?=
 # Of each of the processes side by side: more threads than cores is slower than fewer.
 THREADS := $(shell n=$$(( $$(getconf _NPROCESSORS_ONLN) / $(JOBS) )); echo $$(( n > 1 ? n : 1 )))
 
@@ -35,7 +38,8 @@ FRESH ?=
 NBVAL := -p no:cacheprovider -W default --nbval-lax --nbval-current-env --dist loadscope \
   $(if $(FRESH),,-p ebmbook.press.replay)
 
-.PHONY: help book run sweep check record carry html test nbval lint bench bench-training bench-refining bench-nuts gpu lock clean
+.PHONY: help book run sweep check record carry html test nbval lint diff cite release links \
+  bench bench-training bench-refining bench-nuts gpu lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -49,6 +53,10 @@ help:
 	@echo "              PROFILE= PARAMS= SCHEDULER=local:2|FILE|tcp://HOST:PORT (dask's workers)"
 	@echo "make record   make the committed notebooks anew: CHAPTER= PROFILE=quick|full ANEW=1"
 	@echo "make carry    keep full records across a change that changes no number: CHAPTER= REASONS="
+	@echo "make diff     what changed in the ledger: FROM=v0.1.0 TO="
+	@echo "make cite     CITATION.cff and .zenodo.json from pyproject.toml"
+	@echo "make release  package, zip of the pages, sums and changes, into _build/release: TAG="
+	@echo "make links    do the links out of the pages rendered last lead somewhere?"
 	@echo "make bench    samplers against public peers, into _build/bench: ONLY='hmc/*/100'"
 	@echo "make bench-training   a GAN's training against the plain loop, into _build/bench"
 	@echo "make bench-refining   seconds of every way to use a discriminator, into _build/bench"
@@ -83,6 +91,20 @@ carry: .venv/ready
 
 html: .venv/ready
 	@$(EBM) html $(GIVEN)
+
+diff: .venv/ready
+	@$(EBM) diff --since "$(FROM)" $(if $(TO),--until "$(TO)")
+
+cite: .venv/ready
+	@$(EBM) cite
+
+# Of the records: another profile's pages are no release.
+release: .venv/ready
+	@$(EBM) html
+	@$(EBM) release $(if $(TAG),--tag "$(TAG)")
+
+links: .venv/ready
+	@$(EBM) links
 
 test: lint
 	@OMP_NUM_THREADS=$(THREADS) $(PY) -m pytest -q -n $(JOBS) tests

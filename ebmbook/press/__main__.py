@@ -1,4 +1,4 @@
-"""Command line of the book: `python -m ebmbook.press {run,sweep,record,carry,html,check} ...`."""
+"""Command line of the book: `python -m ebmbook.press run`, `html`, `check`, and the others."""
 
 import argparse
 import json
@@ -93,6 +93,47 @@ def html(args: argparse.Namespace) -> int:
     return 0
 
 
+def diff(args: argparse.Namespace) -> int:
+    """What changed in the ledger since a commit: claims, verdicts, numbers."""
+    from ebmbook.press import difference
+
+    print(difference.between(args.since, args.until), end="")
+    return 0
+
+
+def cite(args: argparse.Namespace) -> int:
+    """Make CITATION.cff and .zenodo.json from pyproject.toml."""
+    from ebmbook.press import project
+
+    changed = [path.name for path in project.write()]
+    print(f"made anew: {', '.join(changed)}" if changed else "nothing changed", file=sys.stderr)
+    return 0
+
+
+def release(args: argparse.Namespace) -> int:
+    """Make what a release keeps, of the pages rendered last: package, zip, sums, changes."""
+    from ebmbook.press import release as releasing
+
+    for path in releasing.make(args.tag, args.since):
+        print(path.relative_to(ROOT))
+    return 0
+
+
+def links(args: argparse.Namespace) -> int:
+    """Ask whether the links out of the pages rendered last lead somewhere; 1 if one does not."""
+    from ebmbook.press import links as linking
+    from ebmbook.press import project
+
+    made = project.read()
+    found = linking.check(site.HTML, (made.address, made.site))
+    for one in found:
+        what = "GONE" if one.gone else "no clear answer"
+        print(f"{what} ({one.said}): {one.address} on {', '.join(one.pages)}")
+    gone = sum(one.gone for one in found)
+    print(f"{gone} links are gone, {len(found) - gone} gave no clear answer", file=sys.stderr)
+    return 1 if gone else 0
+
+
 def check(args: argparse.Namespace) -> int:
     """Hold what ran against the ledger; 1 when a verdict is not borne out."""
     variant = _variant(args)
@@ -141,9 +182,18 @@ def main() -> int:
     """Parse the command line; errors that the user can mend are one line."""
     parser = argparse.ArgumentParser(prog="python -m ebmbook.press", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for function in (run, sweep, record, carry, html, check):
+    of_ledger = (run, sweep, record, carry, html, check)
+    for function in (*of_ledger, diff, cite, release, links):
         command = commands.add_parser(function.__name__, help=function.__doc__)
         command.set_defaults(function=function)
+        if function is diff:
+            command.add_argument("--since", required=True, help="a tag or another commit")
+            command.add_argument("--until", default="", help="another; what lies here without it")
+        if function is release:
+            command.add_argument("--tag", default="", help="that it is to have; held to pyproject")
+            command.add_argument("--since", default="", help="the release before")
+        if function not in of_ledger:
+            continue
         command.add_argument("--profile", help="quick or full; records are full")
         if function is not html:
             command.add_argument("--chapter", help="one chapter, for example why-energy")

@@ -13,7 +13,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from ebmbook import claims
-from ebmbook.press import notebooks, outputs, records
+from ebmbook.press import notebooks, outputs, project, records
 
 ROLE = re.compile(r"\{(?P<role>[a-z]+(?::[a-z]+)?)\}`(?P<target>[^`]+)`")
 FENCE = re.compile(
@@ -24,31 +24,59 @@ FENCE = re.compile(
 OPTION = re.compile(r"\A\s*(?::[a-z-]+:.*\n)+")
 LABEL = re.compile(r"^\([\w-]+\)=\n", re.MULTILINE)
 EQUATION = re.compile(r"\s*\$\$[ ]*\((?P<label>[\w-]+)\)[ ]*$", re.MULTILINE)
+# Where notebooks are run for others, torch fits the machine's driver, and what else is compiled may
+# be in use already: of these nothing is changed, and what cannot do with them is told.
 INSTALL = """\
-# The book's package, where it is not there yet.
+# The book's package, where it is not there yet. What is here of
+# PyTorch and the numeric libraries stays as it is.
+import importlib.metadata
 import importlib.util
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+PACKAGE = "{package}"
+KEEP = "{keep}"
 
 if importlib.util.find_spec("ebmbook") is None:
-    %pip install --quiet "{package}\""""
+    kept = []
+    for name in KEEP.split():
+        try:
+            kept.append(f"{{name}}=={{importlib.metadata.version(name)}}")
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "kept.txt")
+        file.write_text("\\n".join(kept))
+        pip = [sys.executable, "-m", "pip", "install"]
+        pip += ["--constraint", str(file), PACKAGE]
+        done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        said = done.stdout.splitlines()[-10:] + done.stderr.splitlines()
+        print(*said, "kept: " + " ".join(kept), sep="\\n")
+        raise RuntimeError("the package does not fit what is here")
+    importlib.invalidate_caches()"""
+KEEP = "torch torchvision torchaudio numpy scipy scikit-learn pandas matplotlib"
 
 
-def package() -> str:
-    """What pip installs: this commit of the repository that the checkout was cloned from.
+def package(made: project.Project) -> str:
+    """What pip installs: this version's tag in the repository, else this commit.
 
-    Where it was cloned from nowhere that a reader could reach, the clone that the notebook is in.
+    While the repository has no address, the clone that the notebook is in.
     """
+    if not made.address:
+        return "."
     try:
-        origin = records.git("remote", "get-url", "origin")
-        commit = records.git("rev-parse", "HEAD")
-    except (OSError, subprocess.CalledProcessError):
-        return "."
-    if by_ssh := re.fullmatch(r"(?:ssh://)?git@([\w.-]+)[:/](.+)", origin):
-        origin = f"https://{by_ssh[1]}/{by_ssh[2]}"
-    if not re.match(r"https://", origin):
-        return "."
-    # Whoever cloned with a password or a token does not mean to give it away.
-    origin = re.sub(r"//[^/@]*@", "//", origin)
-    return f"ebmref @ git+{origin}@{commit}"
+        at = project.released(made) or records.git("rev-parse", "HEAD")
+    except (OSError, subprocess.CalledProcessError):  # no checkout of git
+        at = made.tag
+    return f"{made.name} @ git+{made.address}@{at}"
+
+
+def install_cell() -> str:
+    """The first cell of a notebook."""
+    return INSTALL.format(package=package(project.read()), keep=KEEP)
 
 
 def legible(
@@ -70,7 +98,7 @@ def legible(
     def fill(text: str) -> str:
         return _plain(text, measures, told, ledger)
 
-    cells = [nbformat.v4.new_code_cell(INSTALL.format(package=package()), id="install")]
+    cells = [nbformat.v4.new_code_cell(install_cell(), id="install")]
     for cell in notebook.cells:
         if cell.cell_type != "code":
             cells.append(nbformat.v4.new_markdown_cell(fill(cell.source), id=cell.id))

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urldefrag
 
 import yaml
 
-from ebmbook.press import notebooks, outputs
+from ebmbook.press import notebooks, outputs, project
 from ebmbook.press.notebooks import BOOK, CLAIMS, MOVED, ROOT, BookError
 from ebmbook.press.runner import has_run
 from ebmbook.press.variants import Variant
@@ -67,6 +67,7 @@ def stage(name: str, chosen: dict[str, Path]) -> Path:
     sources = [
         ROOT / "_config.yml",
         ROOT / "_toc.yml",
+        ROOT / "pyproject.toml",
         BOOK / "references.bib",
     ]
     sources += [path for path in BOOK.glob("*.md") if path.stem not in chosen]
@@ -85,7 +86,7 @@ def stage(name: str, chosen: dict[str, Path]) -> Path:
         if not copy.is_file() or copy.read_bytes() != path.read_bytes():
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-            if {"_static", "_ext", "_templates"} & set(inside.parts):
+            if {"_static", "_ext", "_templates", "pyproject.toml"} & set(inside.parts):
                 # Sphinx looks at these only where a page has changed as well.
                 shutil.rmtree(target / "_build", ignore_errors=True)
     for copy in target.rglob("*"):
@@ -104,6 +105,7 @@ def build(variant: Variant | None = None) -> Path:
     Raises:
         BookError: the build warned, or a link leads nowhere.
     """
+    project.read()  # what is wrong with it is told in a line, before anything is read
     chosen = shown(variant)
     source = stage("record" if variant is None else variant.folder.name, chosen)
     # Not by its console script: that has the folder's name at installation in its first line.

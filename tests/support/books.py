@@ -1,6 +1,7 @@
 """A book in miniature, so that the pipeline is tested whole and in seconds."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -135,13 +136,23 @@ class Book:
         )
 
 
+def at(root: Path, address: str) -> None:
+    """Give the project in a folder an address, or with "" none."""
+    path = root / "pyproject.toml"
+    text = re.sub(r"^\[project\.urls\]\n(?:.+\n)*", "", path.read_text(), flags=re.MULTILINE)
+    if address:
+        text += f'\n[project.urls]\nRepository = "{address}"\n'
+    path.write_text(text)
+
+
 def make_book(root: Path) -> Book:
     """Lay out a two-chapter book with the real tool chain and package."""
     for folder in ("ebmbook", "ebmref", "book/_ext", "book/_static", "book/_templates"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / folder, root / folder, ignore=ignore)
-    for file in ("_config.yml", "requirements.lock"):
+    for file in ("_config.yml", "requirements.lock", "pyproject.toml"):
         shutil.copy(ROOT / file, root / file)
+    at(root, "")
     names = {"01-one": "one", "02-two": "two"}
     toc = "format: jb-book\nroot: book/index\nparts:\n  - numbered: true\n    chapters:\n"
     (root / "book" / "claims").mkdir()

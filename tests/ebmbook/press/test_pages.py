@@ -13,7 +13,7 @@ import nbformat
 import pytest
 from books import Book
 
-from ebmbook.press import downloads, notebooks, site
+from ebmbook.press import notebooks, site
 
 sys.path.append(str(notebooks.BOOK / "_ext"))
 import code_pages
@@ -464,27 +464,9 @@ class TestDownload:
         done = rendered.shell(*command, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
 
-    @pytest.mark.parametrize(
-        "origin, expected",
-        [
-            ("https://example.org/a/b.git", "ebmref @ git+https://example.org/a/b.git@"),
-            ("https://me:secret@example.org/a/b", "ebmref @ git+https://example.org/a/b@"),
-            ("git@example.org:a/b.git", "ebmref @ git+https://example.org/a/b.git@"),
-            ("ssh://git@example.org/a/b.git", "ebmref @ git+https://example.org/a/b.git@"),
-            ("../elsewhere", "."),
-            (None, "."),
-        ],
-    )
-    def test_the_first_cell_installs_this_commit(self, monkeypatch, notebook, origin, expected):
-        def git(*args: str) -> str:
-            if origin is None:
-                raise subprocess.CalledProcessError(2, args)
-            return origin if args[0] == "remote" else "0123abcd"
-
-        monkeypatch.setattr(downloads.records, "git", git)
-        assert downloads.package() == (f"{expected}0123abcd" if expected != "." else ".")
+    def test_its_first_cell_installs_the_package(self, notebook):
         first = notebook.cells[0]
-        assert first.cell_type == "code" and "%pip install" in first.source
+        assert first.cell_type == "code" and 'PACKAGE = "."' in first.source
 
 
 @pytest.mark.parametrize(
