@@ -11,16 +11,14 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ebmbook.press import pictures
-from ebmref.files import write_atomic
+from ebmref.files import whole, write_atomic
 
 IMAGE = re.compile(r"<img\b[^>]*>")
 SOURCE = re.compile(r'\ssrc="([^"]*)"')
 SIZED = re.compile(r'\s(?:width|height|loading|decoding)="[^"]*"')
 AT_ONCE = 1  # pictures at the top of a page
 # A name, its size, other names, a sign and the lines of one icon or two.
-ICON = re.compile(
-    r'"?([a-z0-9-]+)"?:\[\d+,\d+,(\[[^\]]*\]),"[0-9a-f]+",(?:"[^"]*"|\[[^\]]*\])\],?'
-)
+ICON = re.compile(r'"?([a-z0-9-]+)"?:\[\d+,\d+,(\[[^\]]*\]),"[0-9a-f]+",(?:"[^"]*"|\[[^\]]*\])\],?')
 WORD = re.compile(r"[a-z0-9-]+")
 NAMED = re.compile(r"\bfa-([a-z0-9-]+)")
 UNUSED_FONT = re.compile(
@@ -80,8 +78,12 @@ def leave_films(folder: Path) -> None:
         data = path.read_bytes()
         if not path.stem.endswith(".film") and pictures.is_film(data):
             write_atomic(path.with_suffix(".film.js"), pictures.script(path.stem, data))
-            path.with_suffix(".film.png").write_bytes(data)
-            path.write_bytes(pictures.still(data))
+            for place, text in (
+                (path.with_suffix(".film.png"), data),
+                (path, pictures.still(data)),
+            ):
+                with whole(place) as fresh:
+                    fresh.write_bytes(text)
 
 
 def fewer_icons(script: str, wanted: set[str]) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urldefrag
 
 import yaml
 
-from ebmbook.press import notebooks, outputs
+from ebmbook.press import notebooks, outputs, readers
 from ebmbook.press.notebooks import BOOK, CLAIMS, MOVED, ROOT, BookError
 from ebmbook.press.runner import has_run
 from ebmbook.press.variants import Variant
@@ -77,6 +77,7 @@ def stage(name: str, chosen: dict[str, Path]) -> Path:
         *BOOK.glob("_ext/*.py"),
         *BOOK.glob("_templates/*"),
         *BOOK.glob("errata.yml"),
+        *BOOK.glob("front.yml"),
     ]
     wanted = {path.relative_to(ROOT): path for path in sources}
     wanted |= {Path("book") / f"{chapter}.ipynb": path for chapter, path in chosen.items()}
@@ -102,7 +103,7 @@ def build(variant: Variant | None = None) -> Path:
         variant: the runs to show, see `shown`; None: the records.
 
     Raises:
-        BookError: the build warned, or a link leads nowhere.
+        BookError: the build warned, a link leads nowhere, or a page is heavy or moves.
     """
     chosen = shown(variant)
     source = stage("record" if variant is None else variant.folder.name, chosen)
@@ -133,6 +134,10 @@ def build(variant: Variant | None = None) -> Path:
         for line in broken[:20]:
             print(line, file=sys.stderr)
         raise BookError(f"{len(broken)} links of the HTML lead nowhere")
+    if amiss := readers.faults(built, claims_to_reach(built)):
+        for line in amiss[:20]:
+            print(line, file=sys.stderr)
+        raise BookError(f"{len(amiss)} faults of the pages for those who read them")
     fresh, old = HTML.with_name(".html.new"), HTML.with_name(".html.old")
     for folder in (fresh, old):
         shutil.rmtree(folder, ignore_errors=True)
@@ -142,6 +147,13 @@ def build(variant: Variant | None = None) -> Path:
     fresh.rename(HTML)
     shutil.rmtree(old, ignore_errors=True)
     return HTML / "index.html"
+
+
+def claims_to_reach(html: Path) -> list[str]:
+    """Claims of the report, whose rows are to be near the first page; none without a ledger."""
+    if not (html / readers.LEDGER).is_file():
+        return []
+    return [claim.id for claim in notebooks.claims_in_order() if not claim.is_of_paper]
 
 
 def cause_of(log: str) -> str:
