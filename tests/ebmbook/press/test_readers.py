@@ -131,7 +131,7 @@ def test_pictures_on_a_page_say_their_size_and_wait():
     body += '<img alt="b" src="../_images/two.svg" width="9" /><img alt="c" src="http://x/y.png">'
     body += '<img alt="d" src="../_images/three.png" />'
     got, films = light_pages.sized(body, lambda src: FILES.get(src.rpartition("/")[2]))
-    first, second, third, last, _ = (part for part in got.split("<img ")[1:] + [""])
+    first, second, third, last, _ = [*got.split("<img ")[1:], ""]
     assert 'width="8" height="6"' in first and "lazy" not in first and "100%" in first
     assert 'width="96" height="48"' in second and 'loading="lazy"' in second
     assert second.count("width=") == 1 and third == 'alt="c" src="http://x/y.png">'
