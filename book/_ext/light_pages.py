@@ -1,8 +1,9 @@
-"""Pages that are quick to read: pictures that hold their place, films that wait, few icons.
+"""Pages that are quick to read: what comes late holds its place, films that wait, few icons.
 
-Each picture says its size, so that nothing moves when it comes, and all but those at the top of a
-page are loaded when they are near. A film is its last frame and, where scripts run, a player that
-loads the rest when it is asked to. Of the theme's icons the pages keep those that they show.
+A formula is drawn when the page is there, and has its room before. Each picture says its size, so
+that nothing moves when it comes, and all but those at the top of a page are loaded when they are
+near. A film is its last frame and, where scripts run, a player that loads the rest when it is asked
+to. Of the theme's icons the pages keep those that they show.
 """
 
 import html
@@ -24,6 +25,23 @@ NAMED = re.compile(r"\bfa-([a-z0-9-]+)")
 UNUSED_FONT = re.compile(
     r'[ \t]*<link rel="preload" as="font"[^>]*/fa-(?:brands-400|regular-400)\.woff2" />\n'
 )
+
+
+FORMULA = re.compile(r'<div class="math notranslate nohighlight"([^>]*)>(.*?)</div>', re.DOTALL)
+TALL = re.compile(r"\\(?:[dt]?frac|int|sum|prod|binom)(?![a-zA-Z])")
+AROUND, ROW, TALL_ROW = 2.4, 1.6, 2.9  # em, as drawn
+
+
+def roomy(body: str) -> str:
+    """A page's body with the room of displayed formulas, by their rows and what is tall in them."""
+
+    def mend(found: re.Match) -> str:
+        rows = found[2].split(r"\\")
+        room = AROUND + sum(TALL_ROW if TALL.search(row) else ROW for row in rows)
+        given = f' style="min-height: {room:.1f}em"'
+        return f'<div class="math notranslate nohighlight"{found[1]}{given}>{found[2]}</div>'
+
+    return FORMULA.sub(mend, body)
 
 
 def sized(body: str, read) -> tuple[str, bool]:
@@ -67,7 +85,7 @@ def mend(app, pagename, templatename, context, doctree) -> None:
         path = paths.get(unquote(address).rpartition("/")[2]) if "_images/" in address else None
         return None if path is None else path.read_bytes()
 
-    context["body"], films = sized(context["body"], read)
+    context["body"], films = sized(roomy(context["body"]), read)
     if films:
         app.add_js_file("film.js", loading_method="defer")
 
