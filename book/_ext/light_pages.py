@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ebmbook.press import pictures
+from ebmbook.press.room import width
 from ebmref.files import whole, write_atomic
 
 IMAGE = re.compile(r"<img\b[^>]*>")
@@ -28,12 +29,16 @@ UNUSED_FONT = re.compile(
 
 
 FORMULA = re.compile(r'<div class="math notranslate nohighlight"([^>]*)>(.*?)</div>', re.DOTALL)
+INLINE = re.compile(r'<span class="math notranslate nohighlight">\\\((.*?)\\\)</span>', re.DOTALL)
 TALL = re.compile(r"\\(?:[dt]?frac|int|sum|prod|binom)(?![a-zA-Z])")
 AROUND, ROW, TALL_ROW = 2.4, 1.6, 2.9  # em, as drawn
 
 
 def roomy(body: str) -> str:
-    """A page's body with the room of displayed formulas, by their rows and what is tall in them."""
+    """A page's body with the room of its formulas.
+
+    Of displayed ones the height, by their rows and what is tall in them; of others the width.
+    """
 
     def mend(found: re.Match) -> str:
         rows = found[2].split(r"\\")
@@ -41,7 +46,12 @@ def roomy(body: str) -> str:
         given = f' style="min-height: {room:.1f}em"'
         return f'<div class="math notranslate nohighlight"{found[1]}{given}>{found[2]}</div>'
 
-    return FORMULA.sub(mend, body)
+    def mend_inline(found: re.Match) -> str:
+        room = width(html.unescape(found[1]))
+        given = f' style="--room: {room}em"'
+        return f'<span class="math notranslate nohighlight"{given}>\\({found[1]}\\)</span>'
+
+    return INLINE.sub(mend_inline, FORMULA.sub(mend, body))
 
 
 def sized(body: str, read) -> tuple[str, bool]:
@@ -60,8 +70,8 @@ def sized(body: str, read) -> tuple[str, bool]:
         if data is None:
             return tag
         seen += 1
-        width, height = pictures.size(data)
-        given = f' width="{width}" height="{height}" decoding="async"'
+        wide, high = pictures.size(data)
+        given = f' width="{wide}" height="{high}" decoding="async"'
         if seen > AT_ONCE:
             given += ' loading="lazy"'
         is_film, more = pictures.is_film(data), ""

@@ -12,7 +12,7 @@ import pydata_sphinx_theme
 import pytest
 from PIL import Image
 
-from ebmbook.press import notebooks, pictures, readers
+from ebmbook.press import notebooks, pictures, readers, room
 
 sys.path.append(str(notebooks.BOOK / "_ext"))
 import light_pages
@@ -152,6 +152,33 @@ def test_a_formula_has_its_room_before_it_is_drawn(formula, room):
     body = f'<div class="math notranslate nohighlight" id="eq">\n{formula}</div><div class="x">'
     got = light_pages.roomy(body)
     assert f'id="eq" style="min-height: {room}em">\n{formula}</div><div class="x">' in got
+
+
+@pytest.mark.parametrize(
+    "formula, drawn",
+    [
+        (r"e^{-\beta E}", 2.43),
+        (r"\min_z E", 3.59),
+        (r"F_\infty(y)", 3.13),
+        (r"t(z) = (\cos z, \sin z)", 9.54),
+        (r"-\log p(x) = E(x) + \log Z", 13.23),
+        (r"\sqrt{2h}", 2.3),
+        (r"Z = \int e^{-E(x)}\,dx", 7.88),
+        (r"\frac{d}{dt}(\theta^2 + \psi^2) = 0", 8.03),
+        (r"E(y, z) = (y - z)^2", 9.06),
+        (r"\hat z = \pi / 2", 4.02),
+        (r"z(t) \approx e^{-\gamma t / 2} \cos t\; z(0)", 11.27),
+        (r"\arccos(6/7) / \pi = 0.1722", 12.1),
+        (r"{unclosed", 4.9),
+        ("", 0.0),
+    ],
+)
+def test_a_formula_in_a_line_has_about_its_width(formula, drawn):
+    """As MathJax drew them in a browser, in em of the text around."""
+    assert room.width(formula) == pytest.approx(drawn, rel=0.1, abs=0.25)
+    body = f'<p>a <span class="math notranslate nohighlight">\\({formula}\\)</span></p>'
+    want = f'style="--room: {room.width(formula)}em">\\({formula}\\)</span></p>'
+    assert light_pages.roomy(body).endswith(want)
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
