@@ -383,6 +383,12 @@ class TestErrata:
         assert "errata: claim-one: 01-one does not measure one/median" in done.stderr
 
 
+def test_references_are_items_of_their_list(rendered):
+    page = page_of(rendered, "index")
+    assert page.count('role="list" class="citation-list"') == 1
+    assert page.count('<div class="citation" ') == page.count('role="listitem"') > 0
+
+
 def test_listings_show_definitions_where_they_stand():
     text = (
         '"""Two\nlines."""\n\n\n@wraps\ndef one(x):\n    return x < 1\n\n\nclass Two:\n    pass\n'
