@@ -58,7 +58,8 @@ def start(
     run = begin(chapter, profile, seed, device)
     # Here, and not after an hour: a notebook's parameters are its globals.
     inputs.require(chapter, run.profile, sys._getframe(1).f_globals)
-    plots.use_style()
+    # The full profile makes what readers see.
+    plots.use_style(sharp=run.profile == "full")
     inputs.watch()
     _open = _Open(run)
     return run

@@ -52,9 +52,28 @@ STYLE = {
 }
 
 
-def use_style() -> None:
-    """Make the book's style the default of this process."""
+# Pixels to an inch of pictures for dense screens: two for each that a page has there. Films, which
+# weigh a frame at a time, have one and a half.
+SHARP, SHARP_FILM = 192, 144
+
+
+def use_style(sharp: bool = False) -> None:
+    """Make the book's style the default of this process.
+
+    Args:
+        sharp: draw pictures and films for dense screens, three times the pixels or more.
+    """
     mpl.rcParams.update(STYLE)
+    mpl.rcParams["savefig.dpi"] = SHARP if sharp else "figure"
+
+
+def _is_sharp() -> bool:
+    return mpl.rcParams["savefig.dpi"] == SHARP
+
+
+def _named(density: int) -> dict:
+    """What tells a page how large a picture is; one that does not say is shown pixel by pixel."""
+    return {"dpi": (density, density)} if _is_sharp() else {}
 
 
 def figure_bytes(fig: Figure, kind: str = "svg") -> bytes:
@@ -67,10 +86,11 @@ def figure_bytes(fig: Figure, kind: str = "svg") -> bytes:
         raise ValueError(f"kind must be 'svg' (lines) or 'png' (images); got {kind!r}")
     stamp = {"Date": None} if kind == "svg" else {"Software": None}
     buffer = io.BytesIO()
-    fig.savefig(buffer, format=kind, metadata=stamp, dpi=110)
+    density = SHARP if _is_sharp() else 110
+    fig.savefig(buffer, format=kind, metadata=stamp, dpi=density)
     if kind == "svg":
         return buffer.getvalue()
-    return _png(_quantized(_picture(buffer), 256))
+    return _png(_quantized(_picture(buffer), 256), **_named(density))
 
 
 def _picture(buffer: io.BytesIO):
@@ -117,11 +137,12 @@ def animate(fig: Figure, update, n_frames: int, seconds: float = 8.0) -> None:
         raise ValueError(f"n_frames, seconds: expected >= 2 and > 0; got {n_frames}, {seconds}")
     from IPython.display import Image, display
 
+    density = SHARP_FILM if _is_sharp() else 90
     frames = []
     for k in range(n_frames):
         update(k)
         buffer = io.BytesIO()
-        fig.savefig(buffer, format="png", dpi=90)
+        fig.savefig(buffer, format="png", dpi=density)
         frames.append(_picture(buffer))
     plt.close(fig)
     # One palette for all frames: what stands still is then the same, and costs nothing.
@@ -140,6 +161,7 @@ def animate(fig: Figure, update, n_frames: int, seconds: float = 8.0) -> None:
         duration=pause,
         disposal=0,
         blend=0,
+        **_named(density),
     )
     display(Image(data))
 

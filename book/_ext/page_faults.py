@@ -3,7 +3,7 @@
 Scripts for code that runs in the browser, which no page has, and which are declared twice; ids
 that an exercise shares with all others; header cells of tables with nothing in them; tables that
 scroll and cannot be reached by the keyboard; buttons that are called otherwise than they read;
-pages without a description.
+lists of references whose entries are no items; pages without a description.
 """
 
 import html
@@ -18,6 +18,8 @@ SHARED_ID = re.compile(r'<section id="((?:exercise|solution)-content)">')
 EMPTY_HEADER = re.compile(r"<th\b([^>]*)>\s*(?:<p>\s*</p>)?\s*</th>")
 SCROLLS = re.compile(r'<div class="((?:ledger docutils|pst-scrollable-table-container)[^"]*)">')
 CALLED = re.compile(r'<summary aria-label="Toggle hidden content">')
+# Of a list, by its role, whose entries have another.
+CITED = re.compile(r'(<div class="citation" id="[^"]*") role="doc-biblioentry"')
 MOST = 160  # characters that search engines show
 
 
@@ -38,6 +40,7 @@ def mended(body: str) -> str:
     body = SHARED_ID.sub(r'<section class="\1">', body)
     body = EMPTY_HEADER.sub(r"<td\1></td>", body)
     body = CALLED.sub("<summary>", body)
+    body = CITED.sub(r'\1 role="listitem"', body)
     return SCROLLS.sub(r'<div class="\1" tabindex="0">', body)
 
 

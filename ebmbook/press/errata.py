@@ -53,7 +53,7 @@ class Erratum:
 
     def told(self, measures: dict[str, Measure]) -> str:
         """Its number, filled in."""
-        return wording.GLUE.sub(lambda found: str(measures.get(found[1], found[1])), self.number)
+        return wording.filled(self.number, measures)
 
 
 def load_errata(path: Path) -> list[Erratum]:
@@ -115,23 +115,10 @@ def faults(
 
 def _numbers(erratum: Erratum, chapter: str, measures: dict[str, Measure]) -> Iterator[str]:
     """Whether its words are true of the record's numbers."""
+    name = f"errata: {erratum.claim}"
     if not erratum.measures:
-        yield f"errata: {erratum.claim}: its number has no {{glue:text}}"
-    try:
-        held = wording.held(f"% holds: {erratum.holds}") if erratum.holds else []
-    except ValueError as error:
-        yield f"errata: {erratum.claim}: {error}"
-        return
-    for name in sorted(set(erratum.measures) - measures.keys()):
-        yield f"errata: {erratum.claim}: {chapter} does not measure {name}"
-    for name in sorted(set(erratum.measures) - {one.name for one in held}):
-        yield f"errata: {erratum.claim}: no 'holds' says for which {name} its words are true"
-    for one in held:
-        if one.name in measures and not one.admits(measures[one.name]):
-            yield (
-                f"errata: {erratum.claim}: its words were written for {one.name} {one}, and the "
-                f"record has {measures[one.name]}"
-            )
+        yield f"{name}: its number has no {{glue:text}}"
+    yield from wording.faults_of(name, chapter, erratum.number, erratum.holds, measures)
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urldefrag
 
 import yaml
 
-from ebmbook.press import notebooks, outputs, project
+from ebmbook.press import notebooks, outputs, project, readers
 from ebmbook.press.notebooks import BOOK, CLAIMS, MOVED, ROOT, BookError
 from ebmbook.press.runner import has_run
 from ebmbook.press.variants import Variant
@@ -78,6 +78,7 @@ def stage(name: str, chosen: dict[str, Path]) -> Path:
         *BOOK.glob("_ext/*.py"),
         *BOOK.glob("_templates/*"),
         *BOOK.glob("errata.yml"),
+        *BOOK.glob("front.yml"),
     ]
     wanted = {path.relative_to(ROOT): path for path in sources}
     wanted |= {Path("book") / f"{chapter}.ipynb": path for chapter, path in chosen.items()}
@@ -103,7 +104,7 @@ def build(variant: Variant | None = None) -> Path:
         variant: the runs to show, see `shown`; None: the records.
 
     Raises:
-        BookError: the build warned, or a link leads nowhere.
+        BookError: the build warned, a link leads nowhere, or a page is heavy or moves.
     """
     project.read()  # what is wrong with it is told in a line, before anything is read
     chosen = shown(variant)
@@ -135,6 +136,10 @@ def build(variant: Variant | None = None) -> Path:
         for line in broken[:20]:
             print(line, file=sys.stderr)
         raise BookError(f"{len(broken)} links of the HTML lead nowhere")
+    if amiss := readers.faults(built, claims_to_reach(built)):
+        for line in amiss[:20]:
+            print(line, file=sys.stderr)
+        raise BookError(f"{len(amiss)} faults of the pages for those who read them")
     fresh, old = HTML.with_name(".html.new"), HTML.with_name(".html.old")
     for folder in (fresh, old):
         shutil.rmtree(folder, ignore_errors=True)
@@ -144,6 +149,13 @@ def build(variant: Variant | None = None) -> Path:
     fresh.rename(HTML)
     shutil.rmtree(old, ignore_errors=True)
     return HTML / "index.html"
+
+
+def claims_to_reach(html: Path) -> list[str]:
+    """Claims of the report, whose rows are to be near the first page; none without a ledger."""
+    if not (html / readers.LEDGER).is_file():
+        return []
+    return [claim.id for claim in notebooks.claims_in_order() if not claim.is_of_paper]
 
 
 def cause_of(log: str) -> str:

@@ -75,6 +75,40 @@ def _parse(entry: str) -> Held:
     return Held(found["name"], low, high)
 
 
+def faults_of(
+    name: str, chapter: str, text: str, holds: str, measures: dict[str, Measure]
+) -> Iterator[str]:
+    """Where words in a file of their own and the numbers of a record part, a line each.
+
+    Args:
+        name: of the words, with which each line begins.
+        chapter: whose record it is.
+        text: the words, with measures as `{glue:text}`.
+        holds: for which numbers they are true, as on a page.
+    """
+    told = set(GLUE.findall(text))
+    try:
+        entries = held(f"% holds: {holds}") if holds else []
+    except ValueError as error:
+        yield f"{name}: {error}"
+        return
+    for measure in sorted(told - measures.keys()):
+        yield f"{name}: {chapter} does not measure {measure}"
+    for measure in sorted(told - {entry.name for entry in entries}):
+        yield f"{name}: no 'holds' says for which {measure} its words are true"
+    for entry in entries:
+        if entry.name in measures and not entry.admits(measures[entry.name]):
+            yield (
+                f"{name}: its words were written for {entry.name} {entry}, and the record has "
+                f"{measures[entry.name]}"
+            )
+
+
+def filled(text: str, measures: dict[str, Measure]) -> str:
+    """A text with its measures filled in."""
+    return GLUE.sub(lambda found: str(measures.get(found[1], found[1])), text)
+
+
 def faults(chapter: str) -> list[str]:
     """Where the prose of a page and the numbers of its record part, a line each.
 

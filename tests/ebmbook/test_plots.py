@@ -8,6 +8,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from ebmbook import plots
+from ebmbook.press import pictures
 
 
 def contrast(colour: str, ground: str) -> float:
@@ -62,6 +63,28 @@ def test_an_animation_moves_and_ends_on_its_last_frame(monkeypatch):
         pauses.append(film.info.get("duration", 0))
     assert pictures[0] == pictures[3] and len(set(pictures)) == 3
     assert pauses[1:] == [1000, 1000, 1000]
+
+
+@pytest.mark.parametrize("kind", ["still", "film"])
+def test_pictures_for_readers_are_sharp_and_as_large(monkeypatch, kind):
+    """Twice the pixels of a page a side, a film's one and a half; they name their density."""
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    sizes = {}
+    for sharp in (False, True):
+        plots.use_style(sharp=sharp)
+        fig, ax = plt.subplots(figsize=(3, 2))
+        if kind == "still":
+            plots.show(fig, "png")
+        else:
+            plots.animate(fig, lambda k, ax=ax: ax.set_title(str(k)), 2)
+        data = shown[-1].data
+        sizes[sharp] = (Image.open(io.BytesIO(data)).size, pictures.size(data))
+    plots.use_style()
+    usual, film = (330, 220), (270, 180)
+    assert sizes[False] == ((usual, usual) if kind == "still" else (film, film))
+    pixels = (576, 384) if kind == "still" else (432, 288)
+    assert sizes[True] == (pixels, (288, 192))
 
 
 @pytest.mark.parametrize(("n_frames", "seconds"), [(1, 4.0), (3, 0.0)])

@@ -84,6 +84,14 @@ ERRATA = """\
   consequence: none
 """
 
+FRONT = """\
+- claim: claim-one
+  title: Nobody expected it
+  verdict: reproduced
+  told: It is {glue:text}`one/mean`.
+  holds: one/mean -1..1
+"""
+
 
 @pytest.fixture(scope="module")
 def rendered(recorded_book, tmp_path_factory) -> Book:
@@ -100,6 +108,8 @@ def rendered(recorded_book, tmp_path_factory) -> Book:
     (root / "book/index.md").write_text(index)
     (root / "book/ledger.md").write_text("# Ledger\n\n## All\n\n```{ledger} all\n```\n")
     errata = "# Errata\n\n```{errata}\n```\n\n## Too wide\n\n```{errata} too-wide\n```\n"
+    errata += "\n## Front\n\n```{front} verdicts\n```\n\n```{front} live 01-one/fig-one\n```\n"
+    (root / "book/front.yml").write_text(FRONT)
     (root / "book/errata.md").write_text(errata)
     (root / "book/errata.yml").write_text(ERRATA)
     with (root / "_toc.yml").open("a") as toc:
@@ -268,8 +278,53 @@ class TestInstrument:
         for name in ("01-one", "index", "errata"):
             links = Elements(page_of(book, name)).find("a", "claim-link")
             assert "One open: reproduced not borne out" in [text for _, text in links], name
+        ((_, text),) = Elements(page_of(book, "errata")).find("div", "front-verdicts")
+        assert "One open: reproduced not borne out" in text
         done = book.call("check", "--chapter", "01-one")
         assert done.returncode != 0
+
+
+class TestFront:
+    """What the first page draws from the book."""
+
+    def test_a_verdict_in_few_words_leads_to_its_proof(self, rendered):
+        record = notebooks.read(rendered.record("01-one"))
+        mean = str(notebooks.results_of(record, "01-one")["measures"]["one/mean"])
+        page = Elements(page_of(rendered, "errata"))
+        ((_, text),) = page.find("div", "front-verdicts")
+        told = "One reproduced The proof Chapter one"
+        assert text == f"Nobody expected it It is {mean}. {told}"
+        links = {text: attrs["href"] for attrs, text in page.find("a")}
+        assert links["One reproduced"] == "ledger.html#claim-one"
+        assert links["The proof"].endswith("#claim-one")
+
+    def test_a_figure_is_the_record_s_and_live(self, rendered):
+        """Its script comes with it, and its number stays the chapter's."""
+        page = Elements(page_of(rendered, "errata"))
+        ((figure, text),) = page.find("figure", "front-figure")
+        assert figure["id"] == "fig-one" and text == ""
+        assert {"one.js", "live.js", "pen.js"} <= {
+            attrs["src"].partition("?")[0].rpartition("/")[2]
+            for attrs, _ in page.find("script") if "src" in attrs
+        }  # fmt: skip
+        shown = page_of(rendered, "01-one")
+        pictures = [
+            (rendered.root / "_build/html/book" / attrs["src"]).read_bytes()
+            for of in (page_of(rendered, "errata"), shown)
+            for attrs, _ in Elements(of).find("img")
+        ]
+        assert pictures[0] == pictures[-1]
+
+    def test_pictures_and_formulas_keep_their_place(self, page):
+        ((attrs, _),) = Elements(page).find("img")
+        assert int(attrs["width"]) > 100 < int(attrs["height"]) and attrs["decoding"] == "async"
+        ((formula, _),) = Elements(page).find("div", "math")
+        assert formula["style"].startswith("min-height: ")
+
+    def test_icons_and_fonts_that_no_page_shows_are_not_loaded(self, rendered, page):
+        assert "fa-solid-900" in page and "fa-brands-400" not in page
+        (script,) = rendered.root.glob("_build/html/_static/vendor/fontawesome/*/js/all.min.js")
+        assert script.stat().st_size < 150_000 and "bars:[" in script.read_text()
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -326,6 +381,12 @@ class TestErrata:
         done = book.call("html")
         assert done.returncode == 1
         assert "errata: claim-one: 01-one does not measure one/median" in done.stderr
+
+
+def test_references_are_items_of_their_list(rendered):
+    page = page_of(rendered, "index")
+    assert page.count('role="list" class="citation-list"') == 1
+    assert page.count('<div class="citation" ') == page.count('role="listitem"') > 0
 
 
 def test_listings_show_definitions_where_they_stand():
