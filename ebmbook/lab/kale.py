@@ -6,7 +6,7 @@ KL(P || Q). All in double precision.
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -157,14 +157,19 @@ def base_slope(loss: Callable[[Tensor], Tensor], n: int = 200_000) -> tuple[Tens
     return torch.stack(found), torch.stack(truth)
 
 
-def drawn(model: ddls.Model, n: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """States of z of a model of one latent number, by four samplers, `(k, n, 1)` each."""
-    return {
-        "KLA": gebm.langevin(model, n, 150, generator, step_size=0.15, friction=1.0).states,
-        "ULA": ddls.chains(model, n, "ula", 400, generator, step_size=0.01).states,
-        "MALA": ddls.chains(model, n, "mala", 200, generator, step_size=0.06).states,
-        "resampling": ddls.resampling(model, n, 50, generator).states,
-    }
+SAMPLERS = {
+    "KLA": lambda model, n, g: gebm.langevin(model, n, 150, g, step_size=0.15, friction=1.0),
+    "ULA": lambda model, n, g: ddls.chains(model, n, "ula", 400, g, step_size=0.01),
+    "MALA": lambda model, n, g: ddls.chains(model, n, "mala", 200, g, step_size=0.06),
+    "resampling": lambda model, n, g: ddls.resampling(model, n, 50, g),
+}
+
+
+def drawn(
+    model: ddls.Model, n: int, generator: torch.Generator, names: Iterable[str] = tuple(SAMPLERS)
+) -> dict[str, Tensor]:
+    """States of z of a model of one latent number, by samplers of SAMPLERS, `(k, n, 1)` each."""
+    return {name: SAMPLERS[name](model, n, generator).states for name in names}
 
 
 def gamma_p(x: Tensor, scale: float = 0.5) -> float:
