@@ -23,12 +23,7 @@ def test_energies_on_bases_gain_on_the_divergence_and_find_the_normaliser():
     assert (found.kl > 0).all() and (found.share < 1).all()
     assert (found.missing > 0).all() and (found.missing < 0.3).all()
     assert (found.constant.abs() < 0.2).all()  # it begins 1 away
-    assert ((found.of_a_batch > 0.003) & (found.of_a_batch < 0.5)).all()
-
-
-def test_a_known_share_gives_the_error_of_a_batch():
-    """The relative variance of a mean of 1000 weights is (1 / share - 1) / 1000."""
-    found = flow.on_bases((0.03,), 400, g(), 0)
+    # The relative variance of a mean of 1000 weights is (1 / share - 1) / 1000.
     theory = ((1 / float(found.share[0]) - 1) / 1000) ** 0.5
     assert float(found.of_a_batch[0]) == pytest.approx(theory, rel=0.5)
 
