@@ -9,6 +9,7 @@ import torch
 from scipy import integrate, stats
 from torch import Tensor
 
+from ebmbook.lab import pvalues
 from ebmbook.lab.normaliser import box, normal
 from ebmref import energies, samplers
 
@@ -101,23 +102,23 @@ def cases(like: dict) -> dict[str, Case]:
 
 
 class Rates(NamedTuple):
-    """Of one case, by dimension, `(dims,)` each.
+    """Of one case, by dimension, `(dims,)` each but the last.
 
     Attributes:
         rate, sd: acceptance, and the relative standard error of a run that keeps so many.
-        z: the largest deviation of a log rate from its law, in standard errors.
+        p: of the number of proposals, against its exact law.
         envelope_error: the largest error of a log M that was searched for; 0 where it was given.
     """
 
     rate: np.ndarray
     sd: np.ndarray
-    z: float
+    p: np.ndarray
     envelope_error: float
 
 
 def rates(case: Case, n_kept: int, generator) -> Rates:
     """Each run keeps as many; the ball's envelope has no slope to follow, and is given."""
-    rate, sd, z, off = [], [], 0.0, 0.0
+    rate, sd, p, off = [], [], [], 0.0
     for d in case.dims:
         target, q, law = case.target(d), case.proposal(d), float(case.law(d))
         log_m = d * math.log(2)
@@ -127,8 +128,8 @@ def rates(case: Case, n_kept: int, generator) -> Rates:
         got = samplers.rejection_sample(target, q, log_m, n_kept, generator)
         rate.append(got.acceptance_rate)
         sd.append(math.sqrt((1 - law) / n_kept))
-        z = max(z, abs(math.log(got.acceptance_rate / law)) / got.log_z_se)
-    return Rates(np.array(rate), np.array(sd), z, off)
+        p.append(pvalues.of_waiting(got.n_proposals, n_kept, law))
+    return Rates(np.array(rate), np.array(sd), np.array(p), off)
 
 
 def slope(case: Case, found: Rates) -> tuple[float, float]:

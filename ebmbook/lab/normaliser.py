@@ -13,8 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy import optimize
 from torch import Tensor
 
+from ebmbook.lab import pvalues
 from ebmref import energies, samplers
 
 WANTED = 0.01  # the error of Z that a cost is for
@@ -137,6 +139,27 @@ def moment(q, power: int) -> float:
     return quadrature(integrand, -REACH, REACH, 4001)
 
 
+class Best(NamedTuple):
+    """The normal law for one double well whose weights have the least second moment."""
+
+    mean: float
+    variance: float
+    factor: float
+
+
+def best_normal(like: dict) -> Best:
+    """By a search over mean and variance; `factor` is 1 + chi^2."""
+
+    def factor(at):
+        mean = torch.full((1,), float(at[0]), **like)
+        return moment(energies.Gaussian(mean, torch.full((1, 1), math.exp(at[1]), **like)), 2)
+
+    found = optimize.minimize(
+        factor, [0.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-10}
+    )
+    return Best(float(found.x[0]), math.exp(found.x[1]), float(found.fun))
+
+
 def draws_needed(c: float, d):
     """Equation (1), of c = 1 + chi^2."""
     return (c**d - 1) / WANTED**2
@@ -152,10 +175,18 @@ def second_moment(energy, q, log_z: float, n: int, generator) -> float:
     return float(got.value)
 
 
-def z_score(second: float, first: float, fourth: float, d: int, n: int) -> float:
-    """Deviation of a second moment from first^d, in its exact standard errors."""
-    sd = math.sqrt((fourth**d - first ** (2 * d)) / n)
-    return abs(second - first**d) / sd
+def moment_p(got: float, moments: dict[int, float], d: int, n: int) -> float:
+    """p-value of a second moment in d dimensions, as estimated by n draws.
+
+    Args:
+        moments: 2, 4 and 6 of w / Z under q, of one coordinate; they give the estimate's exact
+            mean, variance and skewness.
+    """
+    second, fourth, sixth = (moments[k] ** d for k in (2, 4, 6))
+    variance = fourth - second**2
+    third = sixth - 3 * fourth * second + 2 * second**3
+    z = (got - second) / math.sqrt(variance / n)
+    return pvalues.of_known(z, third / variance**1.5 / math.sqrt(n))
 
 
 class Annealing(NamedTuple):
@@ -163,31 +194,37 @@ class Annealing(NamedTuple):
 
     Attributes:
         cost: evaluations for an error of `WANTED`, and se.
-        z: deviation of the mean weight from Z, in standard errors.
+        p: p-value of the mean weight's deviation from Z.
     """
 
     cost: float
     se: float
-    z: float
+    p: float
 
 
-def annealing(d: int, n: int, generator, like: dict) -> Annealing:
-    """By n particles."""
+def annealing(d: int, n: int, generator, like: dict, step: float = 0.15) -> Annealing:
+    """By n particles, moved by MALA with this step."""
     got = samplers.annealed_importance_sampling(
-        energies.double_well, normal(d, 1.0, like), n, 16 * d, 0.15, generator=generator
+        energies.double_well, normal(d, 1.0, like), n, 16 * d, step, generator=generator
     )
     log_z = math.log(quadrature(energies.double_well, -4, 4, 401))
     w = (got.log_weights - d * log_z).exp()
     square = (w - 1).square() * got.n_gradients / WANTED**2
-    z = float((w.mean() - 1) / w.std()) * math.sqrt(n)
-    return Annealing(float(square.mean()), float(square.std()) / math.sqrt(n), abs(z))
+    se = float(square.std()) / math.sqrt(n)
+    return Annealing(float(square.mean()), se, pvalues.of_mean(w, 1.0))
 
 
 def growth(first: Annealing, last: Annealing, dimensions: int) -> tuple[float, float]:
     """By what one more dimension multiplies the cost, and its error."""
-    factor = (last.cost / first.cost) ** (1 / dimensions)
-    relative = math.hypot(first.se / first.cost, last.se / last.cost)
-    return factor, factor * relative / dimensions
+    over, error = ratio(first, last)
+    factor = over ** (1 / dimensions)
+    return factor, factor * error / over / dimensions
+
+
+def ratio(first: Annealing, last: Annealing) -> tuple[float, float]:
+    """The last cost over the first, and its error."""
+    over = last.cost / first.cost
+    return over, over * math.hypot(first.se / first.cost, last.se / last.cost)
 
 
 # Structure ------------------------------------------------------------------------------------

@@ -12,10 +12,12 @@ from scipy import stats
 from torch import Tensor
 
 from ebmbook.lab.envelopes import one_wrong
-from ebmbook.lab.normaliser import normal, second_moment, z_score
+from ebmbook.lab.normaliser import moment_p, normal, second_moment
 from ebmref import energies, samplers
 
-SECOND, FOURTH = 2 / math.sqrt(3), 4 / math.sqrt(5)  # of the weight at s^2 = 2, a coordinate
+# Moments of the weight at s^2 = 2, a coordinate.
+MOMENTS = {k: 2 ** (k / 2) / math.sqrt(k + 1) for k in (2, 4, 6)}
+SECOND = MOMENTS[2]
 PLAIN = 8 / (3 * math.sqrt(3)) - 1  # N times the variance of the estimate of <x^2>
 BIAS = 2 / math.sqrt(3) * math.exp(1 / 12) / 6  # minus N times the bias, see `biases`
 
@@ -66,10 +68,10 @@ def power_of(first: Bias, last: Bias, ratio: float) -> tuple[float, float]:
 
 
 class Variances(NamedTuple):
-    """Measured variance of the weights, and its deviation from the law in exact errors."""
+    """Measured variance of the weights, and the p-value of its deviation from the law."""
 
     value: float
-    z: float
+    p: float
 
 
 def variance(d: int, n_wrong: int, n: int, generator, like: dict) -> Variances:
@@ -77,7 +79,7 @@ def variance(d: int, n_wrong: int, n: int, generator, like: dict) -> Variances:
     p = normal(d, 1.0, like)
     q = normal(d, 2.0, like) if n_wrong == d else one_wrong(d, like)
     got = second_moment(p, q, p.log_z, n, generator)
-    return Variances(got - 1, z_score(got, SECOND, FOURTH, n_wrong, n))
+    return Variances(got - 1, moment_p(got, MOMENTS, n_wrong, n))
 
 
 def running_variance(s2: float, at: np.ndarray, n_paths: int, generator, like: dict) -> Tensor:
@@ -131,46 +133,61 @@ def degraded(d: int, n_runs: int, generator, like: dict) -> Degraded:
     return Degraded(got.value.cpu().round(decimals=12), got.max_share.cpu(), got.ess.cpu())
 
 
+def by_size(d: int, sizes: tuple[int, ...], n_runs: int, generator, like: dict) -> dict:
+    """What the outskirts of `Degraded` get when the same draws are cut into runs of each size.
+
+    Returns:
+        By size, the shares of all runs, `(n_runs * max(sizes) / size,)`.
+    """
+    p, q, radius = normal(d, 1.0, like), normal(d, 2.0, like), float(stats.chi2.ppf(0.99, d))
+    x = q.sample(n_runs * max(sizes), generator)
+    log_w, outside = samplers.log_weights(p, q, x), (x.square().sum(1) > radius).double()
+    return {n: (log_w.view(-1, n).softmax(1) * outside.view(-1, n)).sum(1).cpu() for n in sizes}
+
+
 def inner_weight(d: int, n_runs: int, generator, like: dict) -> Tensor:
     """Weight that a thousand draws give to the inner half of the target, over N: `(n_runs,)`."""
     p, radius = normal(d, 1.0, like), float(stats.chi2.median(d))
-    outer = samplers.importance_estimate(
-        lambda x: (x.square().sum(1) > radius).double(), p, normal(d, 2.0, like), 1000,
+    return samplers.importance_estimate(
+        lambda x: (x.square().sum(1) < radius).double(), p, normal(d, 2.0, like), 1000,
         generator, log_z=p.log_z, n_replicates=n_runs,
-    )  # fmt: skip
-    return 1 - outer.value.cpu()
+    ).value.cpu()  # fmt: skip
 
 
 class Alarm(NamedTuple):
-    """What runs of a thousand draws say of themselves, `(n_runs,)` each.
+    """What runs say of themselves, `(n_runs,)` each.
 
     Attributes:
         ratio: estimated over true variance of the weights.
         covered: 1 where 1.96 standard errors hold the truth.
         ess: effective draws that a run reports.
         k: Pareto k-hat.
+        z: estimated over exact Z.
     """
 
     ratio: Tensor
     covered: Tensor
     ess: Tensor
     k: Tensor
+    z: Tensor
 
 
-GROWTH = 0.6 / math.sqrt(0.2)  # 1 + chi^2 of a coordinate, for the proposal of `alarm`
+def second(s2: float) -> float:
+    """1 + chi^2 of a coordinate, of N(0, 1) under N(0, s^2), s^2 > 1/2."""
+    return s2 / math.sqrt(2 * s2 - 1)
 
 
-def alarm(d: int, n_runs: int, generator, like: dict) -> Alarm:
-    """Of <|x|^2> / d = 1 by draws of N(0, 0.6 I), slightly too narrow."""
+def alarm(d: int, n_runs: int, generator, like: dict, *, s2: float = 0.6, n: int = 1000) -> Alarm:
+    """Of <|x|^2> / d = 1 by n draws of N(0, s^2 I), by default slightly too narrow."""
     p = normal(d, 1.0, like)
     got = samplers.importance_estimate(
-        lambda x: x.square().mean(1), p, normal(d, 0.6, like), 1000, generator,
+        lambda x: x.square().mean(1), p, normal(d, s2, like), n, generator,
         n_replicates=n_runs,
     )  # fmt: skip
     mean = (got.log_z - p.log_z).exp()
-    estimated = (mean * got.log_z_se).square() * 1000
+    estimated = (mean * got.log_z_se).square() * n
     return Alarm(
-        (estimated / (GROWTH**d - 1)).cpu(),
+        (estimated / (second(s2) ** d - 1)).cpu(),
         ((got.value - 1).abs() < 1.96 * got.se).cpu().double(),
-        got.ess.cpu(), got.pareto_k.cpu(),
+        got.ess.cpu(), got.pareto_k.cpu(), mean.cpu(),
     )  # fmt: skip
