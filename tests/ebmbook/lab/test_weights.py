@@ -33,7 +33,7 @@ def test_the_bias_is_of_first_order():
     q, w = (-x.square() / 4).exp(), (-(x - 0.5).square() / 2 + x.square() / 4).exp() * 2**0.5
     a, b = w * (x - 0.5), w - 1
     aa, bb, ab = ((q * part).sum() / q.sum() for part in (a * a, b * b, a * b))
-    assert weights.BIAS == pytest.approx(float(ab))
+    assert pytest.approx(float(ab)) == weights.BIAS
     assert got.se == pytest.approx(float((aa * bb + ab**2).sqrt()) / 20 / 100, rel=0.2)
     power = weights.power_of(one, four, 4.0)
     assert power == pytest.approx((-1, 0.1 / math.log(4)))
