@@ -46,6 +46,12 @@ def test_ways_are_right_on_average(way, spread):
     assert 0.8 < float(found.covered.mean()) <= 1
 
 
+def test_an_annealed_run_knows_its_error():
+    found = normaliser.by_annealing(normaliser.normal(2, 1.5, LIKE), 500, source(1))
+    inner = (found.ratio * found.se).square().mean().sqrt()
+    assert float(inner) == pytest.approx(float(found.ratio.std()), rel=0.15)
+
+
 def test_the_uniform_way_s_error_is_that_of_its_second_moment():
     """Through the grid: n times the variance over Z^2 is the area times int exp(-2 E) / Z^2 - 1."""
     z = math.exp(normaliser.valley_log_z())
@@ -74,6 +80,14 @@ def test_a_grid_s_error_multiplies():
         assert got == pytest.approx((1 + cost.error[n - 3]) ** 3, rel=1e-9)
         assert (abs(got - 1) <= normaliser.WANTED) is good
     assert cost.points(3) == k**3 and cost.side(20) > cost.side(1)
+
+
+def test_a_grid_s_side_by_hand():
+    """From which on all are good, and not the first good one; errors multiply and do not add."""
+    sides, error = np.array([3, 4, 5, 6]), np.array([0.5, 0.001, 0.02, 0.0004998])
+    cost = normaliser.GridCost(sides, error)
+    assert cost.side(1) == 6 and cost.side(20) == 7
+    assert cost.points(2) == 36
 
 
 def test_draws_needed_by_hand():
@@ -108,6 +122,8 @@ def test_a_second_moment_is_that_of_the_law():
     one = {k: normaliser.moment(normaliser.normal(1, 1.0, LIKE), k) for k in (2, 4, 6)}
     log_z = 2 * math.log(normaliser.quadrature(energies.double_well, -4, 4, 401))
     got = normaliser.second_moment(energies.double_well, q, log_z, 100_000, source())
+    w = (-energies.double_well(x := q.sample(100_000, source())) - q.log_prob(x) - log_z).exp()
+    assert got == pytest.approx(float(w.square().mean()))
     assert normaliser.moment_p(got, one, 2, 100_000) > 1e-5
     assert normaliser.moment_p(got, one | {2: 1.05 * one[2]}, 2, 100_000) < 1e-12
 
