@@ -10,9 +10,9 @@ import torch
 from scripts import LIVE, evaluate
 
 from ebmbook import plots
-from ebmbook.lab import dirac
+from ebmbook.lab import dirac, racing
 from ebmbook.press import notebooks
-from ebmref import energies, inference
+from ebmref import energies, inference, samplers
 from ebmref.free_energy import free_energy, softmin
 
 FILES = sorted(path for path in LIVE.rglob("*") if path.is_file())
@@ -180,6 +180,84 @@ class TestBasins:
             want = paths[: len(path), k].double()
             torch.testing.assert_close(path, want, rtol=0, atol=5e-4)
             assert got["part"] == ends[k] and len(path) <= len(paths)
+
+
+LAWS = {
+    "two moons": energies.two_moons(torch.zeros(2, dtype=torch.float64)),
+    "ridge": racing.normal(tensor([3.0, 0.3])).energy,
+    "round": racing.normal(tensor([1.0, 1.0])).energy,
+}
+
+
+class TestRace:
+    """The kernels, given their noise, are the package's; what a chain is worth is the page's."""
+
+    @pytest.mark.parametrize("shape", LAWS)
+    def test_energies_and_slopes(self, shape):
+        x = uniform(30, 2, low=-4.0, high=4.0)
+        got = evaluate("race", f"{x.tolist()}.map((x) => laws.SHAPES['{shape}'].at(x))")
+        value, slope = energies.value_and_gradient(LAWS[shape], x)
+        torch.testing.assert_close(tensor([one["value"] for one in got]), value, **EXACT)
+        torch.testing.assert_close(tensor([one["slope"] for one in got]), slope, **EXACT)
+
+    @pytest.mark.parametrize("shape", LAWS)
+    @pytest.mark.parametrize("name", ["random walk", "MALA", "HMC"])
+    def test_a_chain_is_the_package_s(self, shape, name):
+        law, s, n = LAWS[shape], 0.5, 40
+        kernel = {
+            "random walk": samplers.random_walk(law, s),
+            "MALA": samplers.mala(law, s**2),
+            "HMC": samplers.hmc(law, s, 4),
+        }[name]
+        xi, u = kernel.draw(n, torch.zeros(1, 2, dtype=torch.float64), torch.Generator())
+        x0 = tensor([[0.7, 0.2]])
+        state, step = kernel.init(x0, torch.Generator()), tensor(kernel.step_size)
+        path, taken = [x0[0]], 0.0
+        for one in zip(xi, u, strict=True):
+            state, accepted = kernel.step(state, one, step)
+            path.append(state.x[0])
+            taken += float(accepted)
+        noise = [[a[0], float(b)] for a, b in zip(xi.tolist(), u[:, 0], strict=True)]
+        got = evaluate(
+            "race",
+            f"laws.run('{name}', '{shape}', [0.7, 0.2], {s}, 4, {n}, (k) => {noise}[k])",
+        )
+        torch.testing.assert_close(tensor(got["path"]), torch.stack(path), **EXACT)
+        assert got["acceptance"] == pytest.approx(taken / n, abs=1e-9)
+
+    @pytest.mark.parametrize("shape", LAWS)
+    def test_a_chain_s_worth_is_the_page_s(self, shape):
+        means = uniform(12, 4)
+        mean, variance = (
+            tensor(evaluate("race", f"laws.SHAPES['{shape}'].{name}"))
+            for name in ("mean", "variance")
+        )
+        want = racing.worth(means, racing.Truth(mean, variance)).draws.min()
+        got = evaluate("race", f"laws.worth('{shape}', {means.tolist()})")
+        assert got == pytest.approx(float(want), rel=1e-9)
+        x = LAWS[shape].sample(200_000, torch.Generator().manual_seed(3))
+        f = torch.cat([x, x.square()], 1)
+        assert ((f.mean(0) - mean).abs() < 5 * (variance / len(x)).sqrt()).all()
+        torch.testing.assert_close(f.var(0), variance, rtol=0.03, atol=0)
+        path = x[:9]
+        told = tensor(evaluate("race", f"laws.chainMean({path.tolist()})"))
+        torch.testing.assert_close(told, f[1:9].mean(0), **EXACT)
+
+    def test_its_own_noise_is_even_and_normal(self):
+        u = tensor(evaluate("race", "(r => Array.from({length: 4000}, r.uniform))(laws.source(1))"))
+        z = tensor(evaluate("race", "(r => Array.from({length: 4000}, r.normal))(laws.source(1))"))
+        assert u.min() >= 0 and u.max() < 1
+        assert float(u.mean()) == pytest.approx(0.5, abs=0.02)
+        assert float(z.mean()) == pytest.approx(0, abs=0.07)
+        assert float(z.square().mean()) == pytest.approx(1, abs=0.1)
+
+    def test_it_begins_with_the_steps_of_the_page(self):
+        steps = evaluate("race", "laws.STEPS")
+        assert steps == pytest.approx(racing.SCALES)
+        values = "{shape: 'ridge', step: laws.STEPS[8], length: 4, x1: 0, x2: 0}"
+        found = {one["name"]: one for one in evaluate("race", f"laws.solve({values})")}
+        assert [len(one["path"]) for one in found.values()] == [421, 421, 106]
+        assert found["random walk"]["draws"] > 2 * found["MALA"]["draws"]  # leaps along the ridge
 
 
 def dirac_game(loss, penalty):

@@ -1,0 +1,121 @@
+"""A race on laws that are known: the ruler counts exact draws, and the grid is searched."""
+
+import math
+
+import pytest
+import torch
+
+from ebmbook.lab import racing
+from ebmref import energies, samplers
+
+LIKE = {"dtype": torch.float64}
+
+
+def source(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def law(*sd):
+    return racing.normal(torch.tensor(sd, **LIKE))
+
+
+def test_exact_draws_are_worth_themselves():
+    """Chains of 50 independent draws; a bias takes away what it is."""
+    known = racing.Truth(torch.zeros(1, **LIKE), torch.ones(1, **LIKE))
+    means = torch.randn(4000, 50, 1, generator=source(), **LIKE).mean(1)
+    got = racing.worth(means, known)
+    assert got.draws[0] == pytest.approx(50, rel=0.1)
+    assert got.se[0] == pytest.approx(50 * math.sqrt(2 / 4000), rel=0.1)
+    biased = racing.worth(means + 0.3, known).draws[0]
+    assert biased == pytest.approx(1 / (1 / 50 + 0.09), rel=0.05)
+
+
+def test_the_worst_is_taken_of_each_kind():
+    draws = torch.tensor([3.0, 2.0, 9.0, 4.0, 7.0])
+    assert racing.worst(draws).tolist() == [2.0, 4.0, 7.0]
+
+
+def test_truth_and_tests_by_hand():
+    x = torch.tensor([[1.0, 2.0, 3.0, 4.0], [-1.0, 0.0, 1.0, 5.0]])
+    f = racing.tests(x, torch.tensor([7.0, 8.0]), 3)
+    assert f.tolist() == [[1, 2, 3, 1, 4, 9, 7], [-1, 0, 1, 1, 0, 1, 8]]
+    known = racing.truth(law(2.0, 1.0), source(), 100_000)
+    want = torch.tensor([0, 0, 4, 1, 1], **LIKE)
+    assert (known.mean - want).abs().max() < 0.1
+    assert known.variance[0] == pytest.approx(4, rel=0.05)
+    assert known.variance[2] == pytest.approx(32, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["random walk", "MALA", "HMC", "kinetic *", "tempering", "NUTS"])
+def test_a_race_of_one_is_a_chain(name):
+    """The same noise gives the mean of the package's chain."""
+    target = law(1.5, 1.0)
+    x0 = target.sample(5, source(1))
+    entry = racing.entries(target)[name]
+    make = next(iter(entry.makes.values()))
+    got = racing.race(make(1.0), x0, 20, torch.tensor([0.5], **LIKE), source(2))
+    chain = samplers.sample(make(0.5), x0, 20, generator=source(2))
+    f = torch.stack(
+        [racing.tests(x, e, 2) for x, e in zip(chain.samples, chain.energy, strict=True)]
+    )
+    torch.testing.assert_close(got.means[0], f.mean(0))
+    assert got.acceptance[0] == pytest.approx(float(chain.acceptance_rate.mean()))
+
+
+def test_each_row_has_its_own_step():
+    target = law(1.0, 1.0)
+    x0 = target.sample(200, source(1))
+    scales = torch.tensor([0.1, 1.0, 5.0], **LIKE)
+    got = racing.race(samplers.random_walk(target.energy, 1.0), x0, 100, scales, source())
+    assert got.acceptance[0] > 0.9 > got.acceptance[1] > 0.3 > got.acceptance[2]
+    assert got.spent.tolist() == [100] * 3 and got.means.shape == (3, 200, 5)
+
+
+def test_evaluations_are_counted():
+    target = law(1.0, 1.0)
+    x0, one = target.sample(4, source()), torch.ones(1, **LIKE)
+    for name, want in (("HMC", 4), ("i-SIR", 5), ("Ex2MCMC", 8), ("tempering", 3)):
+        make = next(iter(racing.entries(target)[name].makes.values()))
+        assert racing.race(make(0.3), x0, 6, 0.3 * one, source()).spent[0] == 6 * want
+    path = racing.race(samplers.nuts(target.energy, 0.3, 6), x0, 6, 0.3 * one, source())
+    assert 6 * 3 < path.spent[0] < 6 * 63
+
+
+def test_tuning_takes_the_best_of_the_grid():
+    """Among three steps of which two are absurd."""
+    target = law(1.0, 1.0)
+    known = racing.truth(target, source(), 50_000)
+    walk = {0: lambda s: samplers.random_walk(target.energy, s)}
+    got = racing.tune(walk, 1, target, known, 40, 400, source(3), (0.01, 2.0, 60.0))
+    assert got.scale == 2.0 and not got.edge and 0.2 < got.acceptance < 0.5
+    assert got.per_thousand.shape == got.se.shape == (3,) and got.means.shape == (40, 5)
+    value, se = racing.least(got)
+    assert value == got.per_thousand.min() and 0 < se < value
+    root = {0: lambda h: samplers.mala(target.energy, h)}
+    assert racing.tune(root, 2, target, known, 40, 400, source(3), (0.01, 1.2)).edge
+
+
+def test_independence_has_no_step():
+    target = law(1.0, 1.0)
+    known = racing.truth(target, source(), 50_000)
+    entry = racing.entries(target)["independence"]
+    got = racing.tune(*entry[:2], target, known, 20, 200, source())
+    assert math.isnan(got.scale) and not got.edge and got.acceptance > 0.6
+
+
+def test_the_gain_is_that_of_the_shape():
+    """Round in the plane above one, a long ridge below."""
+    plain = racing.gain(racing.ridge(1, 1.0, LIKE), 60, 1500, source(4))
+    long = racing.gain(racing.ridge(1, 10.0, LIKE), 60, 1500, source(5))
+    assert plain.log > 0.3 > -0.3 > long.log
+    assert long.walk.scale > 2 > long.mala.scale
+
+
+def test_the_zoo_is_of_its_dimensions():
+    zoo = racing.zoo(LIKE)
+    assert zoo["funnel"].judged == 1
+    for name, d in (("ring", 2), ("funnel", 3), ("round, 50-d", 50), ("stretched, 50-d", 50)):
+        x = zoo[name].sample(20_000, source())
+        assert x.shape == (20_000, d) and zoo[name].wide.sample(2, source()).shape == (2, d)
+    assert x[:, 0].std() == pytest.approx(10, rel=0.03) and x[:, -1].std() == pytest.approx(1, 0.03)
+    assert isinstance(racing.ridge(3, 4.0, LIKE).energy, energies.Gaussian)
