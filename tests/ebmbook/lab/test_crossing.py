@@ -56,6 +56,13 @@ def test_the_best_acceptance():
     assert jump == pytest.approx(rate * 2.38**2 / 50, rel=0.15)
 
 
+def test_neighbours_of_an_autoregressive_chain():
+    law = crossing.wide(20, 1.0, LIKE)
+    kernel = samplers.ula(law, 0.5)
+    got = crossing.neighbours(kernel, law.sample(40, source()), 60, source(1))
+    assert got == pytest.approx(0.75, abs=0.03)
+
+
 def test_scaling_comes_by_rising_acceptance():
     for name, (_, steps) in crossing.SCALED.items():
         found = crossing.scaling(name, 60, 20, source(2), LIKE)

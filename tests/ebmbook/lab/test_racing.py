@@ -30,6 +30,21 @@ def test_exact_draws_are_worth_themselves():
     assert biased == pytest.approx(1 / (1 / 50 + 0.09), rel=0.05)
 
 
+def test_deviations_are_in_standard_errors_of_both():
+    known = racing.Truth(torch.tensor([1.0, 0.0]), torch.tensor([0.0, float(racing.MANY)]))
+    means = torch.tensor([[2.0, 3.0], [4.0, 3.0]])  # of 3 and 3, with errors 1 and 0
+    assert racing.deviation(means, known).tolist() == [2.0, 3.0]
+
+
+def test_the_grids():
+    assert len(racing.SCALES) == 22 and racing.SCALES[0] == 0.06
+    assert racing.SCALES[2] == pytest.approx(0.06 * 1.75) and 21 < racing.SCALES[-1] < 22
+    assert [racing.patience(*one) for one in ((1, 10.0), (5, 3.0), (19, 10.0))] == [2, 5, 16]
+    ladder = racing.entries(law(1.0))["tempering"].makes[3](0.1)
+    hot = ladder.init(torch.zeros(1, 1, **LIKE), source()).xs
+    assert hot.shape == (1, 3, 1)
+
+
 def test_the_worst_is_taken_of_each_kind():
     draws = torch.tensor([3.0, 2.0, 9.0, 4.0, 7.0])
     assert racing.worst(draws).tolist() == [2.0, 4.0, 7.0]
@@ -88,7 +103,7 @@ def test_tuning_takes_the_best_of_the_grid():
     walk = {0: lambda s: samplers.random_walk(target.energy, s)}
     got = racing.tune(walk, 1, target, known, 40, 400, source(3), (0.01, 2.0, 60.0))
     assert got.scale == 2.0 and not got.edge and 0.2 < got.acceptance < 0.5
-    assert got.per_thousand.shape == got.se.shape == (3,) and got.means.shape == (40, 5)
+    assert got.per_thousand.shape == got.se.shape == (3,) and got.means.shape == (320, 5)
     value, se = racing.least(got)
     assert value == got.per_thousand.min() and 0 < se < value
     root = {0: lambda h: samplers.mala(target.energy, h)}
@@ -109,6 +124,15 @@ def test_the_gain_is_that_of_the_shape():
     long = racing.gain(racing.ridge(1, 10.0, LIKE), 60, 1500, source(5))
     assert plain.log > 0.3 > -0.3 > long.log
     assert long.walk.scale > 2 > long.mala.scale
+
+
+def test_a_ratio_of_results_by_hand():
+    def result(draws, se):
+        pair = torch.tensor([draws, 90.0, 99.0]), torch.tensor([se, 1.0, 1.0])
+        return racing.Result(1.0, 0, 0.5, *pair, torch.ones(5), torch.ones(2, 5), False)
+
+    ratio, se = racing.over(result(30.0, 9.0), result(10.0, 4.0))
+    assert ratio == pytest.approx(3) and se == pytest.approx(3 * 0.5)
 
 
 def test_the_zoo_is_of_its_dimensions():
