@@ -152,6 +152,12 @@ def jump_worth(kernel: samplers.Kernel, law, n_chains: int, generator) -> tuple[
     return float(chain.acceptance_rate.mean()), float(jump)
 
 
+def neighbours(kernel: samplers.Kernel, x0: Tensor, n_steps: int, generator) -> float:
+    """Correlation of a coordinate with its next draw, over all of N(0, I) from exact draws x0."""
+    x = samplers.sample(kernel, x0, n_steps, generator=generator).samples
+    return float((x[1:] * x[:-1]).mean() / x.square().mean())
+
+
 # Z -------------------------------------------------------------------------------------------
 
 

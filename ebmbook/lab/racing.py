@@ -10,7 +10,7 @@ that never reject are judged as the others are; a chain that never leaves its st
 
 Protocol, the same for all: every setting of a printed grid runs side by side on a pilot's chains;
 the one with the most effective draws beyond the first, of the worst f and for an evaluation, is
-chosen; fresh chains measure it.
+chosen; fresh chains, eight times as many, measure it.
 """
 
 import math
@@ -24,11 +24,12 @@ from ebmref import energies, samplers
 from ebmref.samplers import Kernel
 
 # Standard deviations of a move: of the walk its step, of Langevin the root of h, of HMC the step.
-SCALES = tuple(0.06 * 1.75**k for k in range(10))
-LONG = SCALES[3:7]  # of NUTS, all of whose chains wait for the longest path
-LENGTHS = (4, 12)  # of HMC, in leapfrog steps
+SCALES = tuple(0.06 * 1.75 ** (k / 2) for k in range(22))
+LONG = SCALES[3:16]  # of NUTS, all of whose chains wait for the longest path
+LENGTHS = (4, 12, 36)  # of HMC, in leapfrog steps
 FRESH = (5, 20)  # proposals of i-SIR and Ex2MCMC
 LADDERS = (3, 5)  # temperatures of tempering, evenly in log beta down to 0.05
+FRESH_CHAINS = 8  # that measure, for each chain of the pilot
 MANY = 200_000  # exact draws, for the truth
 _BLOCK_BYTES = 1 << 24
 
@@ -129,6 +130,12 @@ def worth(means: Tensor, law: Truth) -> Worth:
     return Worth(draws, draws * square.std(-2) / mean / math.sqrt(means.shape[-2]))
 
 
+def deviation(means: Tensor, law: Truth) -> Tensor:
+    """|mean - truth| of chain means `(n, f)` in standard errors, those of both: `(f,)`."""
+    error = means.var(0) / len(means) + law.variance / MANY
+    return (means.mean(0) - law.mean).abs() / error.sqrt()
+
+
 def worst(draws: Tensor) -> Tensor:
     """Of `(..., 2 k + 1)`, the fewest of x, of x^2 and of the energy: `(..., 3)`."""
     k = draws.shape[-1] // 2
@@ -146,7 +153,8 @@ class Result(NamedTuple):
             evaluations, `(3,)`, and se, `(3,)`.
         all_draws: the same of one whole chain, for every f.
         means: of the fresh chains, `(n, f)`.
-        edge: whether the best scale was the least or the greatest of the grid.
+        edge: whether the best scale was the least or the greatest of the grid, so that a better
+            one may lie beyond.
     """
 
     scale: float
@@ -223,6 +231,13 @@ def ridge(n_narrow: int, length: float, like: dict) -> Law:
     return normal(sd)
 
 
+def patience(n_narrow: int, length: float) -> int:
+    """Budgets that chains on a ridge get: more than the few draws that a start is worth."""
+    if n_narrow == 1:
+        return 2
+    return 16 if length > 3 else 5
+
+
 class Gain(NamedTuple):
     """Effective draws of the worst f for 1000 evaluations: MALA's over the walk's.
 
@@ -237,15 +252,21 @@ class Gain(NamedTuple):
     mala: Result
 
 
-def gain(law: Law, n_chains: int, budget: int, generator: torch.Generator) -> Gain:  # fmt: skip
+def gain(law: Law, n_chains: int, budget: int, generator: torch.Generator) -> Gain:
     """Of the gradient, both kernels tuned by the protocol."""
     known, field = truth(law, generator), entries(law)
     walk, mala = (
         tune(*field[name][:2], law, known, n_chains, budget, generator)
         for name in ("random walk", "MALA")
     )
-    (a, da), (b, db) = (least(one) for one in (walk, mala))
-    return Gain(math.log(b / a), math.hypot(da / a, db / b), walk, mala)
+    ratio, se = over(mala, walk)
+    return Gain(math.log(ratio), se / ratio, walk, mala)
+
+
+def over(one: Result, other: Result) -> tuple[float, float]:
+    """Effective draws of the worst f for an evaluation, one's over the other's, with its error."""
+    (a, da), (b, db) = least(one), least(other)
+    return a / b, a / b * math.hypot(da / a, db / b)
 
 
 def least(one: Result) -> tuple[float, float]:
@@ -285,7 +306,7 @@ def tune(
     n_steps = _steps(kernel, budget)
     if kernel.name == "nuts":  # as long a chain as the budget buys of the paths that it takes
         n_steps = max(4, int(n_steps * budget / float(spent)))
-    x0 = law.sample(n_chains, generator)
+    x0 = law.sample(FRESH_CHAINS * n_chains, generator)
     found = race(kernel, x0, n_steps, scale**power, generator, law.judged)
     got = worth(found.means[0], known)
     per = 1000 / float(found.spent)

@@ -254,7 +254,7 @@ class TestRace:
     def test_it_begins_with_the_steps_of_the_page(self):
         steps = evaluate("race", "laws.STEPS")
         assert steps == pytest.approx(racing.SCALES)
-        values = "{shape: 'ridge', step: laws.STEPS[8], length: 4, x1: 0, x2: 0}"
+        values = "{shape: 'ridge', step: laws.STEPS[16], length: 4, x1: 0, x2: 0}"
         found = {one["name"]: one for one in evaluate("race", f"laws.solve({values})")}
         assert [len(one["path"]) for one in found.values()] == [421, 421, 106]
         assert found["random walk"]["draws"] > 2 * found["MALA"]["draws"]  # leaps along the ridge

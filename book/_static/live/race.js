@@ -5,7 +5,7 @@
 
   const PRICE = 420;  // evaluations of a chain, a gradient counted as one
   const CHAINS = 40;  // that tell what a chain is worth
-  const STEPS = Array.from({ length: 10 }, (_, k) => 0.06 * 1.75 ** k);
+  const STEPS = Array.from({ length: 22 }, (_, k) => 0.06 * 1.75 ** (k / 2));
   const LENGTHS = [1, 4, 12];
   const WIDTH = 0.25;
   const BEADS = Array.from({ length: 24 }, (_, k) => Math.PI * k / 23).flatMap((t) => {
@@ -179,7 +179,7 @@
       'paths begin. On the ridge try the longest steps.',
     panels: 3,
     controls: [
-      { name: 'step', label: 'step (of MALA the root of h)', values: STEPS, value: STEPS[3],
+      { name: 'step', label: 'step (of MALA the root of h)', values: STEPS, value: STEPS[6],
         show: (v) => v.toPrecision(2) },
       { name: 'shape', label: 'energy', values: Object.keys(SHAPES), value: 'two moons',
         show: String },

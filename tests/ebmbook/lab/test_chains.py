@@ -58,6 +58,9 @@ def test_variance_and_its_worst_deviation():
     wide = chains.variance(samplers.ula(normal, 1.0), 500, source())
     assert wide.shape == (500,) and float(wide.mean()) == pytest.approx(4 / 3, rel=0.05)
     assert chains.worst_z([wide], [4 / 3]) < 4.5 < 10 < chains.worst_z([wide], [1.0])
+    aside = energies.Gaussian(torch.full((1,), 3.0, **LIKE), torch.eye(1, **LIKE))
+    square = chains.variance(samplers.ula(aside, 1.0), 100, source())  # of x, not about its mean
+    assert float(square.mean()) == pytest.approx(9 + 4 / 3, rel=0.05)
     by_hand = torch.tensor([0.0, 2.0], **LIKE)  # mean 1, standard error 1
     assert chains.worst_z([by_hand, by_hand], [1.0, 4.0]) == pytest.approx(3)
 
