@@ -48,8 +48,8 @@ RULES = {
     "MH": Rule("metropolis_hastings"),
     "flow": Rule("gradient_flow", (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 0.1)),
     "transport": Rule("transport", (1e-3, 3e-3, 1e-2, 3e-2, 0.1)),
-    "Langevin": Rule("langevin", (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)),
-    "MALA": Rule("mala", (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)),
+    "Langevin": Rule("langevin", (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)),
+    "MALA": Rule("mala", (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)),
     "HMC": Rule("hmc", (0.005, 0.01, 0.02, 0.05), options={"n_leapfrog": 5}),
     "kinetic": Rule("kinetic_langevin", (0.005, 0.01, 0.03, 0.06), options={"friction": 5.0}),
 }

@@ -36,7 +36,7 @@ def test_twenty_of_25_modes_and_a_half_between_them():
     close(found.quality, [1, 0])
     # The rim has 16 modes, of which the last row's five are missing; all nine others are there.
     close(found.ratio[:1], [(9 / 9) / (11 / 16)], rel=1e-5)
-    close(found.jsd[1:], [math.log(2)], abs=1e-3)
+    close(found.jsd[1:], [math.log(2)], abs=2e-3)  # of the law e^-8 is elsewhere
 
 
 def test_draws_of_the_law_are_as_wide_as_it_is():
@@ -98,12 +98,12 @@ def test_the_exact_critic_makes_the_law_of_a_square():
 
 def test_the_counted_critic_is_the_ratio_of_blurred_laws():
     model = ddls.Model(lambda z: z, lambda x: x[..., 0], ddls.Normal(2), 2)
-    critic = G.smooth_ratio(model, THREE, 400_000, source(), blur=0.1, cell=0.05)
+    critic = G.smooth_ratio(model, THREE, 400_000, source(), blur=0.1, cell=0.025)
     x = torch.tensor([[0.0, 0.0], [0.05, 0.02], [1.0, 1.0], [0.9, 1.0]]).expand(2, -1, -1)
     wide = GaussianMixture(THREE.means, torch.full((9,), math.hypot(0.05, 0.1)))
     of_g = -0.5 * x[0].square().sum(1) / 1.01 - math.log(2 * math.pi * 1.01)
     want = wide.log_prob(x[0]) - of_g
-    assert (critic(x) - want).abs().max() < 0.05
+    assert (critic(x) - want).abs().max() < 0.07
     x = x.clone().requires_grad_()
     (slope,) = torch.autograd.grad(critic(x).sum(), x)
     assert slope[0, 3, 0] > 1 and slope[0, 3].abs()[1] < 1  # towards the mode

@@ -43,8 +43,10 @@ def test_climbing_at_a_stable_step_keeps_all_modes_and_makes_them_thin():
 
 
 def test_a_chain_at_a_stable_step_keeps_their_width():
-    langevin = raced(R.RULES["Langevin"], 6e-4 * UNIT, [100])[100][0]  # 2 h of the flow's form
-    assert langevin.quality > 0.95 and langevin.spread == pytest.approx(1, abs=0.15)
+    """Its states are logits of the latents: at the rim it moves a sixth as far as in the middle.
+    (Langevin without rejection would be 1.2 times too wide at this step.)"""
+    chain = raced(R.RULES["MALA"], 3e-3, [800], n=300)[800][0]
+    assert chain.quality > 0.95 and chain.spread == pytest.approx(1, abs=0.15)
 
 
 @pytest.mark.parametrize("name", list(R.RULES))
@@ -52,7 +54,8 @@ def test_no_rule_spends_more_than_its_budget(name):
     rule = R.RULES[name]
     step = rule.steps[0] if rule.steps else None
     found = raced(rule, step, [40, 100], n=300)
-    assert all(0.6 * budget <= cost <= budget for budget, (_, cost) in found.items()), found
+    least = 0.4 if name == "rejection" else 0.7  # what is accepted early costs less
+    assert all(least * budget <= cost <= budget for budget, (_, cost) in found.items())
     assert list(found) == [40, 100]
 
 
