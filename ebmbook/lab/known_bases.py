@@ -82,6 +82,10 @@ class KnownBase(nn.Module):
 
     def log_prob(self, x: Tensor, blur: float = 0.0) -> Tensor:
         """`(k, n, 2)` to `(k, n)`; with the modes, not the bridges, blurred by N(0, blur^2)."""
+        return self.log_along(x, blur).sum(-1)
+
+    def log_along(self, x: Tensor, blur: float = 0.0) -> Tensor:
+        """The same axis by axis, `(k, n, 2)` to `(k, n, 2)`."""
         scale = math.hypot(self.scale, blur)
         off = (x[..., None] - self.centres) / scale
         weights = self.weights[:, None]  # (k, 1, 2, m)
@@ -90,7 +94,7 @@ class KnownBase(nn.Module):
         inside = (x >= self.centres[0]) & (x <= self.centres[-1])
         width = float(self.centres[-1] - self.centres[0])
         flat = torch.where(inside, math.log(self.bridge / width), -math.inf)
-        return torch.logaddexp(modes, flat.to(modes)).sum(-1)
+        return torch.logaddexp(modes, flat.to(modes))
 
 
 def uneven(k: int, m: int, spread: float, generator: torch.Generator, tilt=None) -> Tensor:
