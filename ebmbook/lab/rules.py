@@ -433,8 +433,8 @@ def leaders(judged: Mapping[tuple[str, int], Judged], budget: int) -> list[str]:
 
 def series(judged: Mapping[tuple[str, int], Judged], rule: str, what: str):
     """Budgets of a rule, and the mean of a part of its grade at each."""
-    found = {at: made for (name, at), made in judged.items() if name == rule}
-    return list(found), [float(getattr(made.grade, what).mean()) for made in found.values()]
+    at = sorted(budget for name, budget in judged if name == rule)
+    return at, [float(getattr(judged[rule, budget].grade, what).mean()) for budget in at]
 
 
 def crossing(budgets: Iterable[int], local: Tensor, fresh: Tensor) -> float:
