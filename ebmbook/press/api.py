@@ -277,7 +277,7 @@ def _inline(text: str, link) -> str:
             made.append("\\ ")
         target = link(code)
         made.append(f":py:obj:`{code} <{target}>`" if target else f"``{code}``")
-        if re.match(r"[\w(\[]", text[at : at + 1]):
+        if re.match(r"[^\s'\")\]}>/\\:.,;!?-]", text[at : at + 1]):
             made.append("\\ ")
     return "".join([*made, _plain(text[at:])])
 
