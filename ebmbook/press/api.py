@@ -137,7 +137,7 @@ class Package:
             return text
         scope = self.sources.module(module)
         first, _, rest = text.partition(".")
-        for target in (scope.names.get(first, ()) if scope else ()):
+        for target in scope.names.get(first, ()) if scope else ():
             if isinstance(target, Definition):
                 return None if rest else self.path_of(target)
             found, left = self.sources.follow(target, rest.split(".") if rest else [])

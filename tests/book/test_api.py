@@ -119,9 +119,7 @@ def test_every_public_name_has_one_place():
 
 
 def test_every_public_name_is_shown_once(pages):
-    shown = Counter(
-        one for page in pages.values() for one in page.signatures if one in PACKAGE.all
-    )
+    shown = Counter(one for page in pages.values() for one in page.signatures if one in PACKAGE.all)
     assert shown == Counter([*PACKAGE.all])
     every = [one for page in pages.values() for one in page.signatures]
     assert max(Counter(every).values()) == 1
@@ -140,7 +138,9 @@ def test_what_is_listed_is_what_a_reader_imports():
 def test_no_markup_is_left_raw(pages):
     for name, page in pages.items():
         words = " ".join(page.words)
-        assert re.findall(r"`+|:py:\w+:|(?<!\w)(?:Args|Raises|Returns|Attributes):\s*\n", words) == [], name
+        assert (
+            re.findall(r"`+|:py:\w+:|(?<!\w)(?:Args|Raises|Returns|Attributes):\s*\n", words) == []
+        ), name
 
 
 def test_links_lead_to_cells_and_to_lines(built, pages):
@@ -148,18 +148,21 @@ def test_links_lead_to_cells_and_to_lines(built, pages):
     used = PACKAGE.used({one: notebooks.read(notebooks.record_path(one)) for one in notebooks.chapters()})  # fmt: skip
     assert used["ebmref.samplers.mala"].cells["mcmc"] > 0
     links = {link for page in pages.values() for link in page.links if link}
+    back = {
+        one: Text((built / f"book/{one}.html").read_text()).links for one in notebooks.chapters()
+    }
+    ids = {one: Text((built / f"code/{one}.html").read_text()).ids for one in PACKAGE.modules}
     for path, uses in used.items():
         for chapter, cell in uses.cells.items():
             assert f"../{chapter}.html#cell-{cell}" in links
-            back = Text((built / f"book/{chapter}.html").read_text())
-            assert any(link and link.endswith(f"#{path}") for link in back.links), (chapter, path)
+            here = [link for link in back[chapter] if link and link.endswith(f"#{path}")]
+            assert here, (chapter, path)
         for chapter in uses.behind:
             assert f"../{chapter}.html" in links
     for name in PACKAGE.all.values():
         if name.kind != "data":
-            place = f"code/{name.module}.html"
-            assert f"../../{place}#{name.name}" in links
-            assert name.name in Text((built / place).read_text()).ids
+            assert f"../../code/{name.module}.html#{name.name}" in links
+            assert name.name in ids[name.module]
 
 
 def test_a_chapter_names_what_its_cells_name(tmp_path):
