@@ -1,8 +1,8 @@
 """The package as a reader finds it: every public name, where it is imported from, and which cells
 of the chapters use it.
 
-A name is public if no part of it begins with an underscore. It is called by the package that exports
-it in its `__all__`, else by the module that defines it, and listed under that one name alone.
+A name is public if no part of it begins with an underscore. It is called by the package that
+exports it in its `__all__`, else by the module that defines it, and listed under that one name.
 """
 
 import ast
@@ -255,7 +255,7 @@ def as_rst(text: str, link=lambda code: None) -> str:
         if HEADER.fullmatch(line):
             inside = True
         elif line.strip() and not line.startswith(" "):
-            inside = inside and not lines[i - 1].strip() == ""
+            inside = inside and lines[i - 1].strip() != ""
         if line.strip():
             begins = i == 0 or not lines[i - 1].strip() or literal
             literal = not inside and line.startswith("    ") and begins

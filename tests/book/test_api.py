@@ -145,7 +145,8 @@ def test_no_markup_is_left_raw(pages):
 
 def test_links_lead_to_cells_and_to_lines(built, pages):
     """Each name to the first cell of each chapter that names it, and to its definition."""
-    used = PACKAGE.used({one: notebooks.read(notebooks.record_path(one)) for one in notebooks.chapters()})  # fmt: skip
+    paths = {one: notebooks.record_path(one) for one in notebooks.chapters()}
+    used = PACKAGE.used({one: notebooks.read(path) for one, path in paths.items()})
     assert used["ebmref.samplers.mala"].cells["mcmc"] > 0
     links = {link for page in pages.values() for link in page.links if link}
     back = {
@@ -165,12 +166,13 @@ def test_links_lead_to_cells_and_to_lines(built, pages):
             assert name.name in ids[name.module]
 
 
-def test_a_chapter_names_what_its_cells_name(tmp_path):
+def test_a_chapter_names_what_its_cells_name():
     """A function used in a cell, one used by the laboratory, and one in a comment alone."""
     from nbformat import v4
 
     cells = ["import math", "from ebmref import samplers\n# energies.Ring", "x = 1"]
-    cells += ["samplers.mala(1, step_size=1)", "samplers.mala", "from ebmbook.lab import warm\nwarm.train_all"]  # fmt: skip
+    cells += ["samplers.mala(1, step_size=1)", "samplers.mala"]
+    cells += ["from ebmbook.lab import warm\nwarm.train_all"]
     notebook = v4.new_notebook(cells=[v4.new_markdown_cell("# T"), *map(v4.new_code_cell, cells)])
     used = PACKAGE.used({"t": notebook})
     assert used["ebmref.samplers.mala"].cells == {"t": 4}
