@@ -1,4 +1,4 @@
-"""The recipes, as somebody copies them: each alone, without the book, and true of its exact value."""
+"""The recipes, as somebody copies them: alone, without the book, and true of their exact values."""
 
 import ast
 import re
