@@ -3,7 +3,7 @@
     ```{api}            the public names of modules, a section each
     ebmref.energies
     ```
-    ```{api} index      every public name, a row each
+    ```{api} index      every public name, a row each, by the page that lists it
 
 autodoc reads the docstrings and napoleon their sections; what is listed, what it is called and
 which cells use it is told by `ebmbook.press.api`. At the end of each chapter stand the names that
@@ -11,6 +11,7 @@ its cells use.
 """
 
 import posixpath
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -52,6 +53,19 @@ def used(srcdir: str) -> tuple[dict[str, api.Uses], dict[str, str]]:
     return _used(paths, tuple(path.stat().st_mtime_ns for path in paths))
 
 
+def groups() -> list[tuple[str, str, list[str]]]:
+    """The pages of the reference in the book's order: name, title, and modules."""
+    found = []
+    toc = (notebooks.ROOT / "_toc.yml").read_text(encoding="utf-8")
+    for page in re.findall(rf"file: {PAGES}([\w-]+)", toc):
+        text = (notebooks.ROOT / PAGES / f"{page}.md").read_text(encoding="utf-8")
+        listed = re.search(r"```\{api\}\n(.*?)```", text, re.DOTALL)
+        if listed:
+            title = re.search(r"^# (.*)$", text, re.MULTILINE)[1]
+            found.append((page, title, listed[1].split()))
+    return found
+
+
 def in_the_book(uses: api.Uses, titles: dict[str, str]) -> list[str]:
     """The fields that lead to the chapters, for a page below `book/api`."""
 
@@ -81,7 +95,7 @@ class Api(Directive):
         for code in (__file__, api.__file__):
             self.env.note_dependency(code)
         if self.arguments == ["index"]:
-            return [self.table()]
+            return self.index()
         return [self.section(module) for module in self.content if module.strip()]
 
     def section(self, module: str) -> nodes.section:
@@ -109,20 +123,25 @@ class Api(Directive):
         self.parse([f"{FENCE}{{eval-rst}}", *lines, FENCE], section)
         return section
 
-    def table(self) -> nodes.Node:
-        """Every public name with what it does, and where it is first used."""
+    def index(self) -> list[nodes.section]:
+        """Every public name with what it does and where it is first used, by its page."""
         uses, titles = used(self.env.srcdir)
-        known = package()
-        node = nodes.container(classes=["api-index"])
-        lines = ["| Name | is | first in |", "|---|---|---|"]
-        for path, name in sorted(known.all.items(), key=lambda one: one[0].lower()):
-            found = uses[path]
-            first = next(iter([*found.cells, *found.behind]), None)
-            where = f"{{doc}}`{titles[first].partition(':')[0]} </book/{first}>`" if first else ""
-            says = name.summary.replace("|", "\\|").replace("*", "\\*")
-            lines.append(f"| {{py:obj}}`{path.partition('.')[2]} <{path}>` | {says} | {where} |")
-        self.parse(lines, node)
-        return node
+        sections = []
+        for page, title, modules in groups():
+            section = nodes.section(ids=[f"group-{page}"], classes=["api-index"])
+            section += nodes.title("", title)
+            lines = ["| Name | is | first in |", "|---|---|---|"]
+            for name in (one for module in modules for one in package().names(module)):
+                found = uses[name.path]
+                first = next(iter([*found.cells, *found.behind]), None)
+                words = titles[first].partition(":")[0] if first else ""
+                where = f"{{doc}}`{words} </book/{first}>`" if first else ""
+                says = name.summary.replace("|", "\\|").replace("*", "\\*")
+                own = name.path.partition(".")[2]
+                lines.append(f"| {{py:obj}}`{own} <{name.path}>` | {says} | {where} |")
+            self.parse(lines, section)
+            sections.append(section)
+        return sections
 
     def parse(self, lines: list[str], node: nodes.Element) -> None:
         """MyST into a node."""
@@ -165,7 +184,9 @@ def link_sources(app, doctree: nodes.document) -> None:
             name = package().all.get(f"{signature.get('module')}.{signature.get('fullname')}")
             if name is not None:
                 page = code_pages.ask_for(app.env, name.module)
-                uri = f"{posixpath.relpath(page, posixpath.dirname(docname))}.html#{name.name}"
+                uri = f"{posixpath.relpath(page, posixpath.dirname(docname))}.html"
+                # A listing has no anchors at what is not a function or a class.
+                uri += "" if name.kind == "data" else f"#{name.name}"
                 words = nodes.inline("", "source", classes=["viewcode-link"])
                 signature += nodes.reference("", "", words, internal=True, refuri=uri)
 
