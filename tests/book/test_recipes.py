@@ -25,9 +25,8 @@ def recipes() -> dict[str, list[str]]:
     for cell in notebooks.draft("recipes").cells:
         if cell.cell_type == "markdown":
             label = (re.findall(r"^\((recipe-[\w-]+)\)=$", cell.source, re.M) or [label])[-1]
-        elif "remove-cell" not in cell.metadata.get("tags", []) and label:
+        elif label and not {"hide-input", "nbval-check-output"} & {*cell.metadata.get("tags", [])}:
             found.setdefault(label, []).append(cell.source)
-    found["recipe-train"].remove("ledger.verdicts()")
     return found
 
 
