@@ -79,6 +79,7 @@ def stage(name: str, chosen: dict[str, Path]) -> Path:
         *BOOK.glob("_templates/*"),
         *BOOK.glob("errata.yml"),
         *BOOK.glob("front.yml"),
+        *BOOK.glob("api/*.md"),
     ]
     wanted = {path.relative_to(ROOT): path for path in sources}
     wanted |= {Path("book") / f"{chapter}.ipynb": path for chapter, path in chosen.items()}

@@ -35,13 +35,14 @@ class Inner:
         bound: > 0, of a row's step.
         temperature: 0 for descent. Only scenes and masks are sampled; codes descend.
         differentiate: how gradients pass through the steps:
-            "full": through all of them; memory and depth grow as K.
-            "checkpoint": the same gradients up to rounding; each step is made anew when its turn
-                comes, so that only one step's graph is held at a time.
-            "last": through the last step alone, as if what it started from were given.
-            "implicit": as if the steps had ended in an optimum: dv = -H^+ d(grad E), H the Hessian
-                there. Directions without curvature are held. Step sizes get no gradient.
-            "none": not at all.
+
+            - "full": through all of them; memory and depth grow as K.
+            - "checkpoint": the same gradients up to rounding; each step is made anew when its turn
+              comes, so that only one step's graph is held at a time.
+            - "last": through the last step alone, as if what it started from were given.
+            - "implicit": as if the steps had ended in an optimum: dv = -H^+ d(grad E), H the
+              Hessian there. Directions without curvature are held. Step sizes get no gradient.
+            - "none": not at all.
 
     Raises:
         ValueError: a field out of range.

@@ -147,6 +147,11 @@ def langevin(
 
 
 def start_states(model: Model, n: int, start: Tensor | None, generator: torch.Generator) -> Tensor:
+    """The states to begin with, `(k, n, d)`: those given, or draws of the prior.
+
+    Raises:
+        ValueError: they are of another shape.
+    """
     check_draws(n, 1, generator)
     if start is None:
         return model.draw(n, generator)
@@ -297,5 +302,6 @@ def _slope(model: Model, z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def moved(first: Tensor, states: Tensor, n_calls: float, n_steps: int) -> Refined:
+    """What moves without a test of acceptance give back, from `first` to `states`."""
     nothing = torch.full((len(states),), math.nan, dtype=torch.float64, device=states.device)
     return Refined(states, nothing, _unmoved(first, states), n_calls, float(n_steps), math.nan)
