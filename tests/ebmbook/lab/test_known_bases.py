@@ -40,6 +40,9 @@ def test_the_density_is_one_of_probability():
     for blur in (0.0, 0.05):
         mass = base().log_prob(grid, blur).exp().sum(1) * 0.005**2
         assert mass.tolist() == pytest.approx([1, 1], abs=2e-3)
+    peak = base(bridge=1e-6).log_prob(torch.zeros(2, 1, 2))
+    lower = base(bridge=1e-6).log_prob(torch.zeros(2, 1, 2), 0.05)
+    assert (peak - lower).flatten().tolist() == pytest.approx([math.log(2)] * 2, rel=1e-3)
 
 
 def test_the_exact_critic_makes_the_law_and_gradients_reach_the_latents():

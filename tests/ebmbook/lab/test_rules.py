@@ -46,9 +46,8 @@ class TestWorlds:
 
     def test_critics_share_their_generators(self):
         z = torch.randn(2, 50, 2, generator=source(6))
-        one, other = (
-            R.known("weak", c, 2, LAW, source()).events(z) for c in R.CRITICS if c != "exact"
-        )
+        made = (R.known("weak", c, 2, LAW, source()) for c in ("trained on", "beside"))
+        one, other = (world.events(z) for world in made)
         assert torch.equal(one[..., :2], other[..., :2])
         assert not torch.equal(one[..., 2], other[..., 2])
 
@@ -174,6 +173,7 @@ class TestProtocol:
             ("c", 10): made(0.2, 0.1, 0.4),
             ("c", 20): made(0.0, 0.0, 0.0),
             ("d", 10): made(0.6, 0.7, 0.8),
+            ("e", 10): made(0.15, 0.25, 0.35),
         }
         assert R.leaders(judged, 10) == ["b", "c", "a"]
 
