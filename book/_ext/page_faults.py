@@ -2,8 +2,8 @@
 
 Scripts for code that runs in the browser, which no page has, and which are declared twice; ids
 that an exercise shares with all others; header cells of tables with nothing in them; tables that
-scroll and cannot be reached by the keyboard; buttons that are called otherwise than they read;
-pages without a description.
+scroll and cannot be reached by the keyboard; buttons that are called otherwise than they read,
+or by no name; signatures that are lists without terms; pages without a description.
 """
 
 import html
@@ -18,6 +18,7 @@ SHARED_ID = re.compile(r'<section id="((?:exercise|solution)-content)">')
 EMPTY_HEADER = re.compile(r"<th\b([^>]*)>\s*(?:<p>\s*</p>)?\s*</th>")
 SCROLLS = re.compile(r'<div class="((?:ledger docutils|pst-scrollable-table-container)[^"]*)">')
 CALLED = re.compile(r'<summary aria-label="Toggle hidden content">')
+PARAMETERS = re.compile(r"<dl>\s*((?:<dd>(?:(?!</?d[dlt]>).)*</dd>\s*)+)</dl>", re.DOTALL)
 MOST = 160  # characters that search engines show
 
 
@@ -38,7 +39,26 @@ def mended(body: str) -> str:
     body = SHARED_ID.sub(r'<section class="\1">', body)
     body = EMPTY_HEADER.sub(r"<td\1></td>", body)
     body = CALLED.sub("<summary>", body)
+    body = PARAMETERS.sub(_lines, body)
     return SCROLLS.sub(r'<div class="\1" tabindex="0">', body)
+
+
+def _lines(found: re.Match) -> str:
+    """The parameters of a signature, a line each, as no list."""
+    lines = found[1].replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>")
+    return f'<span class="sig-lines">{lines}</span>'
+
+
+def with_names(render):
+    """The theme's table of contents, with a name for each button that unfolds a part of it."""
+
+    def named(*args, **kwargs):
+        made = render(*args, **kwargs)
+        if not isinstance(made, str):
+            return made
+        return made.replace("<summary>", '<summary aria-label="Pages below">')
+
+    return named
 
 
 def description(doctree: nodes.document) -> str:
@@ -55,6 +75,8 @@ def mend(app, pagename, templatename, context, doctree) -> None:
     without_live_code(context)
     if "body" in context:
         context["body"] = mended(context["body"])
+    if "generate_toctree_html" in context:
+        context["generate_toctree_html"] = with_names(context["generate_toctree_html"])
     if doctree is not None and (text := description(doctree)):
         tag = f'<meta name="description" content="{html.escape(text)}" />'
         context["metatags"] = context.get("metatags", "") + tag

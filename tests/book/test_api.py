@@ -194,6 +194,10 @@ def test_docstrings_become_rst(text, wanted):
     assert api.as_rst(text, {"sample": "there"}.get) == wanted
 
 
+def test_a_summary_becomes_a_cell():
+    assert api.as_cell("A 2*3 |x| of `(n, *event)`.") == "A 2\\*3 \\|x\\| of `(n, *event)`."
+
+
 def test_a_name_of_a_docstring_means_what_its_module_sees():
     meant = PACKAGE.meant
     assert meant("ebmref.free_energy", "annealed_importance_sampling") == (
