@@ -53,10 +53,10 @@ def with_names(render):
     """The theme's table of contents, with a name for each button that unfolds a part of it."""
 
     def named(*args, **kwargs):
-        made = render(*args, **kwargs)
-        if not isinstance(made, str):
-            return made
-        return made.replace("<summary>", '<summary aria-label="Pages below">')
+        tree = render(*args, **kwargs)
+        for button in tree.find_all("summary"):
+            button["aria-label"] = "Pages below"
+        return tree
 
     return named
 
