@@ -136,7 +136,7 @@ class Api(Directive):
                 first = next(iter([*found.cells, *found.behind]), None)
                 words = titles[first].partition(":")[0] if first else ""
                 where = f"{{doc}}`{words} </book/{first}>`" if first else ""
-                says = name.summary.replace("|", "\\|").replace("*", "\\*")
+                says = api.as_cell(name.summary)
                 own = name.path.partition(".")[2]
                 lines.append(f"| {{py:obj}}`{own} <{name.path}>` | {says} | {where} |")
             self.parse(lines, section)

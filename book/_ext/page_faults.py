@@ -2,8 +2,9 @@
 
 Scripts for code that runs in the browser, which no page has, and which are declared twice; ids
 that an exercise shares with all others; header cells of tables with nothing in them; tables that
-scroll and cannot be reached by the keyboard; buttons that are called otherwise than they read;
-lists of references whose entries are no items; pages without a description.
+scroll and cannot be reached by the keyboard; buttons that are called otherwise than they read,
+or by no name; signatures that are lists without terms; lists of references whose entries are no
+items; pages without a description.
 """
 
 import html
@@ -20,6 +21,7 @@ SCROLLS = re.compile(r'<div class="((?:ledger docutils|pst-scrollable-table-cont
 CALLED = re.compile(r'<summary aria-label="Toggle hidden content">')
 # Of a list, by its role, whose entries have another.
 CITED = re.compile(r'(<div class="citation" id="[^"]*") role="doc-biblioentry"')
+PARAMETERS = re.compile(r"<dl>\s*((?:<dd>(?:(?!</?d[dlt]>).)*</dd>\s*)+)</dl>", re.DOTALL)
 MOST = 160  # characters that search engines show
 
 
@@ -41,7 +43,26 @@ def mended(body: str) -> str:
     body = EMPTY_HEADER.sub(r"<td\1></td>", body)
     body = CALLED.sub("<summary>", body)
     body = CITED.sub(r'\1 role="listitem"', body)
+    body = PARAMETERS.sub(_lines, body)
     return SCROLLS.sub(r'<div class="\1" tabindex="0">', body)
+
+
+def _lines(found: re.Match) -> str:
+    """The parameters of a signature, a line each, as no list."""
+    lines = found[1].replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>")
+    return f'<span class="sig-lines">{lines}</span>'
+
+
+def with_names(render):
+    """The theme's table of contents, with a name for each button that unfolds a part of it."""
+
+    def named(*args, **kwargs):
+        tree = render(*args, **kwargs)
+        for button in tree.find_all("summary"):
+            button["aria-label"] = "Pages below"
+        return tree
+
+    return named
 
 
 def description(doctree: nodes.document) -> str:
@@ -58,6 +79,8 @@ def mend(app, pagename, templatename, context, doctree) -> None:
     without_live_code(context)
     if "body" in context:
         context["body"] = mended(context["body"])
+    if "generate_toctree_html" in context:
+        context["generate_toctree_html"] = with_names(context["generate_toctree_html"])
     if doctree is not None and (text := description(doctree)):
         tag = f'<meta name="description" content="{html.escape(text)}" />'
         context["metatags"] = context.get("metatags", "") + tag

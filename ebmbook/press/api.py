@@ -293,3 +293,9 @@ def _plain(text: str) -> str:
 
 def _escaped(text: str) -> str:
     return re.sub(r"([\\*|]|(?<=\w)_(?!\w))", r"\\\1", text)
+
+
+def as_cell(text: str) -> str:
+    """A line of a docstring for a cell of a table in Markdown."""
+    parts = re.split(r"(`[^`]+`)", text.replace("|", "\\|"))
+    return "".join(one if i % 2 else one.replace("*", "\\*") for i, one in enumerate(parts))

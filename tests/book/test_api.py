@@ -194,6 +194,25 @@ def test_docstrings_become_rst(text, wanted):
     assert api.as_rst(text, {"sample": "there"}.get) == wanted
 
 
+def test_a_summary_becomes_a_cell():
+    assert api.as_cell("A 2*3 |x| of `(n, *event)`.") == "A 2\\*3 \\|x\\| of `(n, *event)`."
+
+
+def test_a_signature_is_no_list_and_buttons_have_names(monkeypatch):
+    """What axe calls serious: a `dl` of `dd` alone, and a `summary` without words."""
+    from bs4 import BeautifulSoup
+
+    monkeypatch.syspath_prepend(str(ROOT / "book/_ext"))
+    import page_faults
+
+    real = "<dl><dt>a</dt><dd>b</dd></dl>"
+    body = page_faults.mended(f"(<dl>\n<dd>x,</dd>\n<dd>y,</dd>\n</dl>\n){real}")
+    assert body.count("<dl>") == 1 and real in body and body.count('"sig-line"') == 2
+    tree = BeautifulSoup("<details><summary><i></i></summary></details>", "html.parser")
+    named = page_faults.with_names(lambda: tree)()
+    assert 'summary aria-label="Pages below"' in str(named)
+
+
 def test_a_name_of_a_docstring_means_what_its_module_sees():
     meant = PACKAGE.meant
     assert meant("ebmref.free_energy", "annealed_importance_sampling") == (
