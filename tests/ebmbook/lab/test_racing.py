@@ -41,7 +41,12 @@ def test_deviations_are_in_standard_errors_of_both():
 def test_the_grids():
     assert len(racing.SCALES) == 22 and racing.SCALES[0] == 0.06
     assert racing.SCALES[2] == pytest.approx(0.06 * 1.75) and 21 < racing.SCALES[-1] < 22
-    assert [racing.patience(*one) for one in ((1, 10.0), (5, 3.0), (19, 10.0))] == [2, 5, 16]
+    assert [racing.patience(*one) for one in ((1, 10.0), (5, 3.0), (19, 10.0))] == [2, 4, 12]
+    for target, most in ((law(1.0), 21.4), (law(*[1.0] * 4), 3.99)):
+        field = racing.entries(target)
+        for name in ("random walk", "MALA", "HMC", "kinetic *", "tempering"):
+            assert field[name].scales[-1] == pytest.approx(most, abs=0.05)
+        assert field["NUTS"].scales == racing.LONG and len(racing.LONG) == 13
     powers = {name: one.power for name, one in racing.entries(law(1.0)).items() if one.power != 1}
     assert powers == {"ULA *": 2, "MALA": 2, "Ex2MCMC": 2, "tempering": 2}
 
