@@ -189,3 +189,17 @@ def test_the_zoo_is_of_its_dimensions():
     assert x[:, 0].std() == pytest.approx(10, rel=0.03) and x[:, -1].std() == pytest.approx(1, 0.03)
     x = racing.ridge(3, 4.0, LIKE).sample(20_000, source())
     assert x.std(0).tolist() == pytest.approx([4, 1, 1, 1], rel=0.05)
+
+
+def test_a_pilot_can_be_wrong_about_langevin_on_the_ring():
+    """Long steps get stuck, seldom: many chains find the shorter one twice as good."""
+    ring = racing.zoo(LIKE)["ring"]
+    known = racing.truth(ring, source())
+    scales = torch.tensor([racing.SCALES[8], racing.SCALES[11]], **LIKE)
+    kernel = samplers.mala(ring.energy, 1.0)
+    got = racing.race(kernel, ring.sample(2000, source(1)), 1000, scales**2, source(2))
+    found = racing.worth(got.means, known)
+    short, long = found.draws.amin(-1)
+    assert 1.4 < short / long < 4
+    few = got.means[1, :, -1].sub(known.mean[-1]).square().sort(descending=True).values
+    assert few[:20].sum() > 0.25 * few.sum()  # a hundredth of the chains; of normal means 0.08
