@@ -25,6 +25,7 @@ from ebmref.samplers import Kernel
 
 # Standard deviations of a move: of the walk its step, of Langevin the root of h, of HMC the step.
 SCALES = tuple(0.06 * 1.75 ** (k / 2) for k in range(22))
+NEAR = SCALES[:16]  # in many dimensions, where nothing longer is accepted
 LONG = SCALES[3:16]  # of NUTS, all of whose chains wait for the longest path
 LENGTHS = (4, 12, 36)  # of HMC, in leapfrog steps
 FRESH = (5, 20)  # proposals of i-SIR and Ex2MCMC
@@ -42,12 +43,14 @@ class Law(NamedTuple):
         wide: a law for global moves to propose from.
         judged: how many coordinates are, the first ones. Others are like one of them, or, as those
             of the funnel, so heavy in their tails that a mean of their squares tells nothing.
+        many: whether it has more than three dimensions.
     """
 
     energy: energies.Energy
     sample: Callable[[int, torch.Generator], Tensor]
     wide: samplers.Proposal
     judged: int = 2
+    many: bool = False
 
 
 class Truth(NamedTuple):
@@ -178,19 +181,24 @@ class Entry(NamedTuple):
 def entries(law: Law) -> dict[str, Entry]:
     """Ten kernels with all their settings; those with a star never reject."""
     e, q = law.energy, law.wide
+    steps = NEAR if law.many else SCALES
     ladders = {k: tuple(0.05 ** (i / (k - 1)) for i in range(k)) for k in LADDERS}
     return {
-        "random walk": Entry({0: lambda s: samplers.random_walk(e, s)}),
-        "ULA *": Entry({0: lambda h: samplers.ula(e, h)}, 2),
-        "MALA": Entry({0: lambda h: samplers.mala(e, h)}, 2),
-        "HMC": Entry({n: lambda s, n=n: samplers.hmc(e, s, n) for n in LENGTHS}),
-        "NUTS": Entry({0: lambda s: samplers.nuts(e, s, 6)}, scales=LONG),
-        "kinetic *": Entry({0: lambda s: samplers.kinetic_langevin(e, s)}),
+        "random walk": Entry({0: lambda s: samplers.random_walk(e, s)}, 1, steps),
+        "ULA *": Entry({0: lambda h: samplers.ula(e, h)}, 2, steps),
+        "MALA": Entry({0: lambda h: samplers.mala(e, h)}, 2, steps),
+        "HMC": Entry({n: lambda s, n=n: samplers.hmc(e, s, n) for n in LENGTHS}, 1, steps),
+        "NUTS": Entry({0: lambda s: samplers.nuts(e, s, 6)}, 1, LONG),
+        "kinetic *": Entry({0: lambda s: samplers.kinetic_langevin(e, s)}, 1, steps),
         "independence": Entry({0: lambda s: samplers.independence(e, q)}),
         "i-SIR": Entry({n: lambda s, n=n: samplers.isir(e, q, n) for n in FRESH}),
-        "Ex2MCMC": Entry({n: lambda h, n=n: samplers.ex2mcmc(e, q, h, n, 2) for n in FRESH}, 2),
+        "Ex2MCMC": Entry(
+            {n: lambda h, n=n: samplers.ex2mcmc(e, q, h, n, 2) for n in FRESH}, 2, steps
+        ),
         "tempering": Entry(
-            {k: lambda h, b=b: samplers.parallel_tempering(e, h, b) for k, b in ladders.items()}, 2
+            {k: lambda h, b=b: samplers.parallel_tempering(e, h, b) for k, b in ladders.items()},
+            2,
+            steps,
         ),
     }
 
@@ -199,7 +207,8 @@ def normal(sd: Tensor) -> Law:
     """Independent normal coordinates of deviations sd `(d,)`; `wide` is 1.3 times as wide."""
     zero = torch.zeros_like(sd)
     exact = energies.Gaussian(zero, torch.diag(sd.square()))
-    return Law(exact, exact.sample, energies.Gaussian(zero, torch.diag((1.3 * sd).square())))
+    wide = energies.Gaussian(zero, torch.diag((1.3 * sd).square()))
+    return Law(exact, exact.sample, wide, many=len(sd) > 3)
 
 
 def zoo(like: dict) -> dict[str, Law]:
@@ -235,7 +244,7 @@ def patience(n_narrow: int, length: float) -> int:
     """Budgets that chains on a ridge get: more than the few draws that a start is worth."""
     if n_narrow == 1:
         return 2
-    return 16 if length > 3 else 5
+    return 12 if length > 3 else 4
 
 
 class Gain(NamedTuple):
@@ -256,7 +265,7 @@ def gain(law: Law, n_chains: int, budget: int, generator: torch.Generator) -> Ga
     """Of the gradient, both kernels tuned by the protocol."""
     known, field = truth(law, generator), entries(law)
     walk, mala = (
-        tune(*field[name][:2], law, known, n_chains, budget, generator)
+        tune(*field[name][:2], law, known, n_chains, budget, generator, field[name].scales)
         for name in ("random walk", "MALA")
     )
     ratio, se = over(mala, walk)

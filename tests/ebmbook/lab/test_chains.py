@@ -8,6 +8,7 @@ import torch
 
 from ebmbook.lab import chains
 from ebmref import energies, samplers
+from ebmref.samplers import finite
 
 LIKE = {"dtype": torch.float64}
 
@@ -31,6 +32,10 @@ def test_a_barrier_costs_nearly_e_for_a_unit():
     for low, high, most in ((10.0, 12.0, 0.012), (40.0, 42.0, 0.001)):
         leading = math.e * (low / high) ** (1 / (high - low))
         assert abs(chains.growth_of_integrals(low, high) - leading) < most
+    u = torch.tensor([-1.5, 0.0, 1.5], **LIKE)  # by hand: the ends are higher than the middle
+    p = torch.exp(-2.0 * torch.tensor([1.5625, 1.0, 1.5625], **LIKE))
+    kernel = finite.metropolis_matrix(chains.line(len(u)), p)
+    assert chains.barrier_time(3, 2.0) == finite.mixing_time(kernel, p) > 1
     assert chains.barrier_time(21, 0.0) < chains.barrier_time(21, 1.0)
 
 
@@ -61,6 +66,9 @@ def test_variance_and_its_worst_deviation():
     aside = energies.Gaussian(torch.full((1,), 3.0, **LIKE), torch.eye(1, **LIKE))
     square = chains.variance(samplers.ula(aside, 1.0), 100, source())  # of x, not about its mean
     assert float(square.mean()) == pytest.approx(9 + 4 / 3, rel=0.05)
+    broad = energies.Gaussian(torch.zeros(1, **LIKE), 9 * torch.eye(1, **LIKE))
+    late = chains.variance(samplers.ula(broad, 0.5), 2000, source())  # 36 steps forget the start
+    assert float(late.mean()) == pytest.approx(9 / (1 - 0.5 / 36), rel=0.025)
     by_hand = torch.tensor([0.0, 2.0], **LIKE)  # mean 1, standard error 1
     assert chains.worst_z([by_hand, by_hand], [1.0, 4.0]) == pytest.approx(3)
 

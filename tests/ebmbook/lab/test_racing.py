@@ -41,7 +41,12 @@ def test_deviations_are_in_standard_errors_of_both():
 def test_the_grids():
     assert len(racing.SCALES) == 22 and racing.SCALES[0] == 0.06
     assert racing.SCALES[2] == pytest.approx(0.06 * 1.75) and 21 < racing.SCALES[-1] < 22
-    assert [racing.patience(*one) for one in ((1, 10.0), (5, 3.0), (19, 10.0))] == [2, 5, 16]
+    assert [racing.patience(*one) for one in ((1, 10.0), (5, 3.0), (19, 10.0))] == [2, 4, 12]
+    for target, most in ((law(1.0), 21.4), (law(*[1.0] * 4), 3.99)):
+        field = racing.entries(target)
+        for name in ("random walk", "MALA", "HMC", "kinetic *", "tempering"):
+            assert field[name].scales[-1] == pytest.approx(most, abs=0.05)
+        assert field["NUTS"].scales == racing.LONG and len(racing.LONG) == 13
     powers = {name: one.power for name, one in racing.entries(law(1.0)).items() if one.power != 1}
     assert powers == {"ULA *": 2, "MALA": 2, "Ex2MCMC": 2, "tempering": 2}
 
@@ -184,3 +189,17 @@ def test_the_zoo_is_of_its_dimensions():
     assert x[:, 0].std() == pytest.approx(10, rel=0.03) and x[:, -1].std() == pytest.approx(1, 0.03)
     x = racing.ridge(3, 4.0, LIKE).sample(20_000, source())
     assert x.std(0).tolist() == pytest.approx([4, 1, 1, 1], rel=0.05)
+
+
+def test_a_pilot_can_be_wrong_about_langevin_on_the_ring():
+    """Long steps get stuck, seldom: many chains find the shorter one twice as good."""
+    ring = racing.zoo(LIKE)["ring"]
+    known = racing.truth(ring, source())
+    scales = torch.tensor([racing.SCALES[8], racing.SCALES[11]], **LIKE)
+    kernel = samplers.mala(ring.energy, 1.0)
+    got = racing.race(kernel, ring.sample(2000, source(1)), 1000, scales**2, source(2))
+    found = racing.worth(got.means, known)
+    short, long = found.draws.amin(-1)
+    assert 1.4 < short / long < 4
+    few = got.means[1, :, -1].sub(known.mean[-1]).square().sort(descending=True).values
+    assert few[:20].sum() > 0.25 * few.sum()  # a hundredth of the chains; of normal means 0.08
