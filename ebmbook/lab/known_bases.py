@@ -17,7 +17,16 @@ from torch import Tensor, nn
 from ebmref import ddls
 from ebmref.energies import GaussianMixture
 
-_REACH = 5.0  # of the table of the map, in z
+REACH = 5.0  # of tables over a latent's axis
+
+
+def column(z: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Where latents lie among n even nodes of [-REACH, REACH]: the node below, and the share of the
+    way to the next, which alone carries a gradient. Latents beyond count as at the end.
+    """
+    u = ((z + REACH) * ((n - 1) / (2 * REACH))).clamp(0, n - 1)
+    low = u.detach().floor().clamp(max=n - 2)
+    return low.long(), u - low
 
 
 class KnownBase(nn.Module):
@@ -54,7 +63,7 @@ class KnownBase(nn.Module):
         """F^-1(Phi(z)) on an even grid of z, `(2 k, n)`."""
         low, high = self.centres[[0, -1]].double() + 9 * self.scale * torch.tensor([-1.0, 1.0])
         x = torch.linspace(float(low), float(high), 20 * n, dtype=torch.float64)
-        z = torch.linspace(-_REACH, _REACH, n, dtype=torch.float64)
+        z = torch.linspace(-REACH, REACH, n, dtype=torch.float64)
         cdf = self._cdf(x).flatten(0, 1)
         rising = cdf + 1e-15 * torch.arange(len(x))  # flat where there is all but no mass
         goal = torch.special.ndtr(z).expand(len(cdf), -1).contiguous()
@@ -72,11 +81,7 @@ class KnownBase(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         k, n, _ = z.shape
-        last = self.table.shape[1] - 1
-        u = ((z + _REACH) * (last / (2 * _REACH))).clamp(0, last)
-        u = u.transpose(1, 2).reshape(2 * k, n)
-        low = u.detach().floor().clamp(max=last - 1)
-        share, low = u - low, low.long()
+        low, share = column(z.transpose(1, 2).reshape(2 * k, n), self.table.shape[1])
         x = torch.lerp(self.table.gather(1, low), self.table.gather(1, low + 1), share)
         return x.view(k, 2, n).transpose(1, 2)
 

@@ -22,7 +22,6 @@ from ebmbook.lab.races import Rule
 from ebmref import ddls
 from ebmref.energies import GaussianMixture
 
-_REACH = 5.0  # of the tables, in z
 _FINER = 10**0.5  # between steps that are tried
 
 # By the name of a rule: what it may be made of, all but the step, and where its search begins.
@@ -150,7 +149,7 @@ class Carrying(nn.Module):
     def __init__(self, base, law, blur=0.0, wrong=None, floor=-math.inf, n_table=20_001):
         super().__init__()
         k, centres = len(base.weights), base.centres
-        z = torch.linspace(-_REACH, _REACH, n_table, device=centres.device)
+        z = torch.linspace(-known_bases.REACH, known_bases.REACH, n_table, device=centres.device)
         x = base(z.expand(2, -1).mT.expand(k, -1, -1))
         scale = math.hypot(float(law.scales[0]), blur)
         logits = _log_along(x, centres, scale) - base.log_along(x, blur)
@@ -161,13 +160,11 @@ class Carrying(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         k, n, _ = z.shape
-        last = self.table.shape[1] - 1
-        u = ((z + _REACH) * (last / (2 * _REACH))).clamp(0, last)
-        u = u.transpose(1, 2).reshape(2 * k, n)
-        low = u.detach().floor().clamp(max=last - 1)
-        at = low.long()[..., None].expand(-1, -1, 2)
+        along = z.transpose(1, 2).reshape(2 * k, n)
+        low, share = known_bases.column(along, self.table.shape[1])
+        at = low[..., None].expand(-1, -1, 2)
         here, there = self.table.gather(1, at), self.table.gather(1, at + 1)
-        found = (here + (u - low)[..., None] * (there - here)).view(k, 2, n, 2)
+        found = torch.lerp(here, there, share[..., None]).view(k, 2, n, 2)
         x, d = found[..., 0].mT, found[..., 1].sum(1)
         if self.wrong is not None:
             m, first, gap = len(self.centres), self.centres[0], self.centres[1] - self.centres[0]

@@ -83,3 +83,13 @@ def test_arguments():
         K.KnownBase(torch.ones(2, 2, 5), CENTRES, 0.05, 1.0)
     assert K.uneven(1, 3, 0.0, source(), (3.0, 1.0, 1.0))[0, 1].tolist() == [3, 1, 1]
     assert math.isclose(float(base().weights[0, 0].sum()), 1, rel_tol=1e-6)
+
+
+def test_a_column_and_the_way_to_the_next():
+    """Eleven nodes, one apart: whole numbers are nodes, and the slope is of the share."""
+    z = torch.tensor([-7.0, -5.0, -1.75, 0.0, 4.5, 5.0, 7.0], requires_grad=True)
+    low, share = K.column(z, 11)
+    assert low.tolist() == [0, 0, 3, 5, 9, 9, 9]
+    assert share.tolist() == pytest.approx([0, 0, 0.25, 0, 0.5, 1, 1])
+    share[2].backward()
+    assert z.grad[2] == pytest.approx(1)
