@@ -125,6 +125,17 @@ def test_equations_of_the_report_are_told_from_the_books():
         assert named == [], path
 
 
+@pytest.mark.parametrize("page", sorted(path.stem for path in notebooks.BOOK.glob("*.md")))
+def test_no_formula_of_a_line_is_cut_by_a_list(page):
+    """A line of text that begins with a sign and a space is an item, also within a formula."""
+    open_ = False
+    for line in (notebooks.BOOK / f"{page}.md").read_text().splitlines():
+        if not line.strip() or line.startswith("```"):
+            open_ = False
+        assert not (open_ and re.match(r"\s*([-+*]|\d+[.)])\s", line)), line
+        open_ ^= len(re.findall(r"(?<!\\)\$", line)) % 2 == 1
+
+
 def test_citations_are_in_the_bibliography():
     """Every key cited in a page has an entry, and every entry is cited."""
     entries = set(re.findall(r"^@\w+\{([^,]+),", (ROOT / "book/references.bib").read_text(), re.M))
