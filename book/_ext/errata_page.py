@@ -9,7 +9,7 @@ from pathlib import Path
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
-from ledger_page import load, read_files
+from ledger_page import load, read_files, require_names
 from sphinx.errors import ExtensionError
 
 from ebmbook.claims import Claim, LedgerError
@@ -43,14 +43,7 @@ class Errata(Directive):
             env.note_dependency(code)
         claims = {one.claim.id: one.claim for one in judgements}
         measures = {chapter: result["measures"] for chapter, result in results.items()}
-        told = [
-            fault
-            for fault in errata.faults(found, claims.values(), measures)
-            # That its words want to be read again is for a test to say.
-            if "does not measure" in fault or "no such claim" in fault
-        ]
-        if told:
-            raise ExtensionError("; ".join(told))
+        require_names(errata.faults(found, claims.values(), measures))
         if self.arguments:
             if self.arguments != ["too-wide"]:
                 raise self.error(f"errata: {self.arguments[0]!r} is no view")

@@ -16,6 +16,7 @@ page can only show what the notebooks beside it measured. Leaves `_static/ledger
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -57,6 +58,17 @@ def load_rates(srcdir: str) -> dict[str, dict]:
         ExtensionError: a file of rates is damaged.
     """
     return _load_rates(srcdir, _state(srcdir))
+
+
+def require_names(faults: Iterable[str]) -> None:
+    """Look whether a page names only claims and measures that there are.
+
+    Raises:
+        ExtensionError: it does not. That its words want to be read again is for a test to say.
+    """
+    unknown = [one for one in faults if "no such claim" in one or "does not measure" in one]
+    if unknown:
+        raise ExtensionError("; ".join(unknown))
 
 
 def read_files(srcdir: str) -> list[Path]:
